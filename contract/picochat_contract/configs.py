@@ -1,0 +1,222 @@
+"""One config model per stage. Frozen, keyword-only, unknown keys refused, shapes checked on construction.
+
+Lengths are tokens, sizes are rows unless the name says otherwise; learning rates are per optimizer step.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from picochat_contract.canonical import SHA256_HEX
+from picochat_contract.errors import Code, SpecError
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "float32", "bf16"]
+GateProfile = Literal["none", "research", "first_release", "skill_release"]
+
+
+class Config(BaseModel):
+    """Base of all configs: immutable and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class PydocSource(Config):
+    """Python's own reference manual, which every CPython carries: 79 documents, about 0.5 MB."""
+
+    type: Literal["pydoc"] = "pydoc"
+
+
+class FileSource(Config):
+    """A file or folder on the machine that reads it; `picochat-client submit` uploads it instead."""
+
+    type: Literal["file"]
+    path: str = Field(min_length=1)
+    label: str | None = None
+
+
+class ArtifactSource(Config):
+    """A file that was uploaded before, by content digest."""
+
+    type: Literal["artifact"]
+    digest: str = Field(pattern=SHA256_HEX.pattern)
+    """sha256 of the file, 64 hexadecimal digits."""
+    name: str = Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
+    """File name with its extension, which says how it is read."""
+    label: str | None = None
+
+
+Source = Annotated[PydocSource | FileSource | ArtifactSource, Field(discriminator="type")]
+FileRef = Annotated[FileSource | ArtifactSource, Field(discriminator="type")]
+
+
+class DatasetConfig(Config):
+    sources: tuple[Source, ...] = Field(default=(PydocSource(),), min_length=1)
+    """Where the corpus comes from, in order."""
+    min_score: float = Field(default=0, ge=0, le=100)
+    """Documents whose quality score (0-100) is lower are dropped and listed."""
+    chat: FileRef | None = None
+    """Chat JSONL for SFT; without it release-skill rows are generated."""
+    eval: FileRef | None = None
+    """Eval JSONL; without it release-skill items are generated, disjoint from the SFT rows."""
+    sft_rows: int = Field(default=600, ge=32, le=200_000)
+    """Generated SFT rows (only where `chat` is not given)."""
+    eval_rows: int = Field(default=150, ge=16, le=20_000)
+    """Generated eval items (only where `eval` is not given)."""
+    answer_style: Literal["direct", "scratchpad"] = "direct"
+    seed: int = Field(default=42, ge=0)
+
+
+class TokenizerConfig(Config):
+    type: Literal["char", "byte", "bpe", "hf_bpe"] = "bpe"
+    """`hf_bpe` is another name of `bpe`."""
+    vocab_size: int = Field(default=1024, ge=300, le=262_144)
+    """Target size with special tokens (bpe only)."""
+    min_freq: int = Field(default=2, ge=1)
+
+
+class ModelConfig(Config):
+    """Shape of the GPT. Names are GPT-2's."""
+
+    n_layer: int = Field(default=4, ge=1, le=200)
+    n_head: int = Field(default=2, ge=1)
+    n_kv_head: int | None = Field(default=None, ge=1)
+    """Key/value heads; None means as many as query heads."""
+    n_embd: int = Field(default=128, ge=8)
+    sequence_len: int = Field(default=256, ge=8, le=131_072)
+    """Context window, tokens."""
+    mlp_hidden: int | None = Field(default=None, ge=8)
+    """SwiGLU hidden width; None means 8/3 of n_embd rounded up to a multiple of 64."""
+    qk_norm: bool = True
+    tie_embeddings: bool = True
+    parallel_residual: bool = False
+    """True runs attention and MLP side by side; False is a stock Qwen3 block."""
+    scaled_residual_init: bool = True
+    rope_theta: float = Field(default=10_000.0, gt=0)
+    norm_eps: float = Field(default=1e-6, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+    @property
+    def num_kv_heads(self) -> int:
+        return self.n_kv_head or self.n_head
+
+    @property
+    def hidden(self) -> int:
+        return self.mlp_hidden or -(-8 * self.n_embd // 3 // 64) * 64
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> "ModelConfig":
+        if self.n_embd % self.n_head:
+            raise SpecError(
+                Code.INVALID_SHAPE,
+                f"n_embd must be divisible by n_head: {self.n_embd} / {self.n_head} leaves "
+                f"{self.n_embd % self.n_head}; try n_embd={-(-self.n_embd // self.n_head) * self.n_head}",
+                param="n_embd",
+            )
+        if self.n_head % self.num_kv_heads:
+            raise SpecError(
+                Code.INVALID_SHAPE,
+                f"n_head must be a multiple of n_kv_head: got {self.n_head} and {self.num_kv_heads}",
+                param="n_kv_head",
+            )
+        if self.head_dim % 2:
+            raise SpecError(
+                Code.INVALID_SHAPE,
+                f"head_dim = n_embd / n_head must be even for RoPE: got {self.head_dim}",
+                param="n_head",
+            )
+        return self
+
+
+class OptimConfig(Config):
+    """Optimizer, schedule and loop settings that base and SFT share."""
+
+    max_steps: int = Field(ge=1)
+    """Optimizer steps."""
+    max_minutes: float | None = Field(default=None, gt=0)
+    """Stop after this many minutes of training, with a checkpoint; None means no limit."""
+    device_batch_size: int = Field(ge=1)
+    """Rows per rank and forward pass."""
+    grad_accum_steps: int = Field(default=1, ge=1)
+    learning_rate: float = Field(gt=0, le=1)
+    warmup_steps: int = Field(default=20, ge=0)
+    lr_decay: Literal["none", "linear", "cosine"] = "cosine"
+    min_lr_ratio: float = Field(default=0.1, ge=0, le=1)
+    weight_decay: float = Field(default=0.1, ge=0)
+    """On matrices only; norms are never decayed."""
+    grad_clip: float = Field(default=1.0, ge=0)
+    """Maximum global gradient norm; 0 switches clipping off."""
+    val_fraction: float = Field(default=0.1, gt=0, lt=1)
+    eval_every: int = Field(default=50, ge=1)
+    """Steps between validations."""
+    checkpoint_every: int = Field(default=50, ge=1)
+    """Steps between resume checkpoints."""
+    log_every: int = Field(default=5, ge=1)
+    early_stop_patience: int = Field(default=0, ge=0)
+    """Validations without improvement before stopping; 0 means never."""
+    early_stop_min_delta: float = Field(default=0.0, ge=0)
+    precision: Precision = "auto"
+    """auto: bf16 where the hardware computes it natively, else float32."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile; auto switches it on where the run is long enough to repay it."""
+    seed: int = Field(default=42, ge=0)
+
+
+class BaseConfig(OptimConfig):
+    model: ModelConfig = ModelConfig()
+    max_steps: int = Field(default=300, ge=1)
+    device_batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0, le=1)
+    split_mode: Literal["document", "window"] = "document"
+    """How validation text is held out; `window` lets it share documents with training and says so."""
+    canary_count: int = Field(default=1, ge=0, le=1000)
+    """Secret lines put into the training text only, to measure memorization."""
+    sample_tokens: int = Field(default=120, ge=0)
+    sample_prompt: str = "The "
+
+
+class SftConfig(OptimConfig):
+    max_steps: int = Field(default=200, ge=1)
+    device_batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    val_fraction: float = Field(default=0.1, gt=0, lt=1)
+    sampling: Literal["uniform", "category_sqrt", "category_balanced"] = "category_sqrt"
+    sample_prompt: str = "What is Picochat?"
+    sample_tokens: int = Field(default=80, ge=0)
+
+
+class FitConfig(Config):
+    """Scores the SFT model on its own training rows and on its held-out rows."""
+
+    max_rows: int = Field(default=200, ge=1)
+    max_new_tokens: int = Field(default=80, ge=1)
+    seed: int = Field(default=42, ge=0)
+
+
+class EvalConfig(Config):
+    max_new_tokens: int = Field(default=80, ge=1)
+    temperature: float = Field(default=0.0, ge=0, le=5)
+    seed: int = Field(default=42, ge=0)
+
+
+class GateConfig(Config):
+    profile: GateProfile = "skill_release"
+
+
+class ReportConfig(Config):
+    title: str | None = None
+
+
+class Resources(Config):
+    """What a stage runs on. Not part of a fingerprint."""
+
+    device: Device = "auto"
+    nproc_per_node: int = Field(default=1, ge=1, le=64)
+    """torchrun processes for base and sft: one per GPU."""
+    num_threads: int | None = Field(default=None, ge=1)
+    """CPU threads per process; None means all cores shared evenly."""

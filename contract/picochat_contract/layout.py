@@ -1,0 +1,90 @@
+"""Names of the files in a run folder. A laptop's run folder and a cluster's look the same.
+
+corpus.txt corpus_manifest.json corpus_report.md chat_benchmark.jsonl eval_benchmark.jsonl
+honesty/honesty_report.json tokenizer.json tokenizer_config.json
+base/  sft/  sft_fit/  sft_fit_heldout/  eval/  gate/  summary.json summary.md
+stages/<stage>/{stage.json,events.jsonl,manifest.json,error.json,log.txt}
+"""
+
+import re
+from enum import StrEnum
+from pathlib import PurePosixPath
+
+from picochat_contract.errors import Code, ContractError
+
+CORPUS = "corpus.txt"
+CORPUS_MANIFEST = "corpus_manifest.json"
+CORPUS_REPORT = "corpus_report.md"
+CHAT = "chat_benchmark.jsonl"
+EVAL = "eval_benchmark.jsonl"
+HONESTY = "honesty/honesty_report.json"
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+BASE_DIR = "base"
+BASE_BEST = "base/best_checkpoint"
+BASE_REPORT = "base/train_report.json"
+SFT_DIR = "sft"
+SFT_CHECKPOINT = "sft/checkpoint"
+SFT_REPORT = "sft/sft_report.json"
+FIT_REPORT = "sft_fit/sft_fit_report.json"
+FIT_HELDOUT_REPORT = "sft_fit_heldout/sft_fit_report.json"
+EVAL_REPORT = "eval/eval_report.json"
+GATE_REPORT = "gate/gate_report.json"
+SUMMARY = "summary.json"
+SUMMARY_MD = "summary.md"
+WEIGHTS = "model.safetensors"  # inside every checkpoint folder
+RESUME_CHECKPOINT = "resume_checkpoint"  # inside base/ and sft/
+
+
+class Kind(StrEnum):
+    """What an output is, for readers, retention and the pages."""
+
+    DATA = "data"
+    TOKENIZER = "tokenizer"
+    CHECKPOINT = "checkpoint"
+    EVIDENCE = "evidence"  # read by the gate
+    REPORT = "report"
+    SAMPLE = "sample"
+    LOG = "log"
+
+
+EVIDENCE_PATHS: dict[str, str] = {
+    "honesty": HONESTY,
+    "base": BASE_REPORT,
+    "sft": SFT_REPORT,
+    "sft_fit": FIT_REPORT,
+    "sft_fit_heldout": FIT_HELDOUT_REPORT,
+    "eval": EVAL_REPORT,
+}
+
+_SEGMENT = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")
+MAX_PATH = 512
+
+
+def check_artifact_path(path: str) -> str:
+    """Return `path` if it is a plain relative POSIX path; raise `bad_artifact_path` otherwise."""
+    segments = path.split("/")
+    if len(path) > MAX_PATH or not all(_SEGMENT.match(segment) for segment in segments):
+        raise ContractError(
+            Code.BAD_ARTIFACT_PATH,
+            f"artifact path {path!r}: expected segments of letters, digits, '.', '_', '-' that start with a "
+            "letter, digit or '_' and are joined by '/'; no '..', no leading '/'",
+            param="path",
+        )
+    return path
+
+
+def kind_of(path: str) -> Kind:
+    """The kind of a run-folder file, from its name alone."""
+    pure = PurePosixPath(path)
+    if path in EVIDENCE_PATHS.values():
+        return Kind.EVIDENCE
+    if pure.suffix == ".safetensors" or any(part.endswith("checkpoint") for part in pure.parts):
+        return Kind.CHECKPOINT
+    if path in (TOKENIZER, TOKENIZER_CONFIG):
+        return Kind.TOKENIZER
+    if path in (CORPUS, CORPUS_MANIFEST, CHAT, EVAL):
+        return Kind.DATA
+    if pure.name in ("log.txt", "events.jsonl"):
+        return Kind.LOG
+    return Kind.SAMPLE if pure.name in ("sample.txt", "canary_probe.txt") else Kind.REPORT

@@ -1,0 +1,180 @@
+"""RunSpec: what a user asks for, in YAML or JSON, and how it becomes stage configs.
+
+Unknown keys are refused with the nearest known name. `scale` fills in a preset below the user's own values.
+"""
+
+import difflib
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from picochat_contract.configs import (
+    BaseConfig,
+    Config,
+    DatasetConfig,
+    EvalConfig,
+    FileSource,
+    FitConfig,
+    GateConfig,
+    ReportConfig,
+    Resources,
+    SftConfig,
+    TokenizerConfig,
+)
+from picochat_contract.errors import Code, SpecError
+from picochat_contract.scales import SCALES
+from picochat_contract.stages import STAGES, StageName
+
+M = TypeVar("M", bound=BaseModel)
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
+
+
+class RunSpec(Config):
+    """One run: dataset, tokenizer, base, sft, fit, eval, gate, report, and what they run on."""
+
+    name: str = Field(default="run", pattern=NAME_PATTERN)
+    """Display name: letters, digits, '.', '_', '-'."""
+    scale: str = "custom"
+    """A preset (see `picochat_contract.scales`); values given below win over it."""
+    dataset: DatasetConfig = DatasetConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    base: BaseConfig = BaseConfig()
+    sft: SftConfig = SftConfig()
+    fit: FitConfig = FitConfig()
+    eval: EvalConfig = EvalConfig()
+    gate: GateConfig = GateConfig()
+    report: ReportConfig = ReportConfig()
+    resources: Resources = Resources()
+    until: StageName = StageName.REPORT
+    """Last stage to run; the stages that it does not need are left out."""
+    max_attempts: int = Field(default=3, ge=1, le=20)
+    """Tries per stage where the cause is the machine's, not the data's."""
+
+
+def parse_text(text: str) -> RunSpec:
+    """Parse YAML or JSON text into a RunSpec; raise SpecError."""
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise SpecError(Code.NOT_YAML, f"the run spec is not valid YAML or JSON{where}: {error}") from error
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise SpecError(
+            Code.NOT_YAML, f"a run spec is a mapping of keys to values; this is a {type(raw).__name__}"
+        )
+    return parse_mapping(raw)
+
+
+def parse_mapping(raw: dict[str, Any]) -> RunSpec:
+    """Validate a mapping, after filling in the preset named by `scale`; raise SpecError."""
+    scale = raw.get("scale", "custom")
+    if scale != "custom" and scale not in SCALES:
+        raise SpecError(
+            Code.INVALID_VALUE,
+            f"unknown scale {scale!r}{_nearest(str(scale), ['custom', *SCALES])}",
+            param="scale",
+        )
+    return validated(RunSpec, _merge(SCALES.get(scale, {}), raw))
+
+
+def validated(model: type[M], raw: Any) -> M:
+    """Validate `raw`; the first problem becomes a SpecError that names the key and the nearest known one."""
+    try:
+        return model.model_validate(raw)
+    except SpecError:
+        raise
+    except ValidationError as error:
+        raise _spec_error(model, error) from error
+
+
+def expand(spec: RunSpec) -> dict[StageName, Config]:
+    """The stages of this run in order, each with its config."""
+    wanted = _closure(spec.until)
+    if spec.gate.profile == "none":
+        wanted -= {StageName.GATE, StageName.REPORT} - {spec.until}
+    return {name: getattr(spec, name.value) for name in STAGES if name in wanted}
+
+
+def stage_needs(spec: RunSpec, stage: StageName) -> tuple[StageName, ...]:
+    """The stages of this run that `stage` waits for."""
+    present = expand(spec)
+    return tuple(name for name in STAGES[stage].needs if name in present)
+
+
+def check_uploadable(spec: RunSpec) -> None:
+    """Refuse file paths in a spec that came over HTTP: a server never opens a path that a client names."""
+    sources = [*spec.dataset.sources, spec.dataset.chat, spec.dataset.eval]
+    for source in sources:
+        if isinstance(source, FileSource):
+            raise SpecError(
+                Code.SOURCE_NOT_UPLOADED,
+                f"dataset source {source.path!r} is a file path; upload it first and give its digest, or let "
+                "`picochat-client submit` do both",
+                param="dataset.sources",
+            )
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a run spec, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "picochat run spec",
+        **RunSpec.model_json_schema(),
+    }
+
+
+def _closure(stage: StageName) -> set[StageName]:
+    found = {stage}
+    for name in STAGES[stage].needs:
+        found |= _closure(name)
+    return found
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        inner = merged.get(key)
+        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _spec_error(model: type[BaseModel], error: ValidationError) -> SpecError:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    where = ".".join(path)
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, SpecError):
+        return SpecError(cause.code, f"{where}: {cause.message}" if where else cause.message, param=where)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(model, path[:-1])
+        return SpecError(Code.UNKNOWN_KEY, f"unknown key {where!r}{_nearest(path[-1], known)}", param=where)
+    got = first.get("input")
+    shown = "" if isinstance(got, dict | list) else f"; got {got!r}"
+    return SpecError(Code.INVALID_VALUE, f"{where}: {first['msg']}{shown}", param=where)
+
+
+def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Field names at `path` below `model`; where the path runs through a union, those of all its members."""
+    models: list[type[BaseModel]] = [model]
+    for part in path:
+        inner: list[type[BaseModel]] = []
+        for candidate in models:
+            field = candidate.model_fields.get(part)
+            inner += _models_in(field.annotation) if field else []
+        models = inner or models
+    return sorted({name for candidate in models for name in candidate.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"

@@ -1,0 +1,125 @@
+"""The pipeline as a graph: which stage needs which files of which stage.
+
+dataset -> tokenizer -> base -> sft -> fit, eval -> gate -> report
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from picochat_contract import layout
+from picochat_contract.configs import (
+    BaseConfig,
+    Config,
+    DatasetConfig,
+    EvalConfig,
+    FitConfig,
+    GateConfig,
+    ReportConfig,
+    SftConfig,
+    TokenizerConfig,
+)
+
+
+class StageName(StrEnum):
+    DATASET = "dataset"
+    TOKENIZER = "tokenizer"
+    BASE = "base"
+    SFT = "sft"
+    FIT = "fit"
+    EVAL = "eval"
+    GATE = "gate"
+    REPORT = "report"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageDefinition:
+    """A stage: its config model, the stages it waits for, the run-folder files it reads."""
+
+    name: StageName
+    config: type[Config]
+    needs: tuple[StageName, ...]
+    inputs: tuple[str, ...]
+    """Run-folder paths; one that ends in '/' means every file below it."""
+    uses_torch: bool = False
+    distributed: bool = False
+    """True: started through torchrun with `nproc_per_node` processes."""
+
+
+N = StageName  # short for the table below
+STAGES: dict[StageName, StageDefinition] = {
+    stage.name: stage
+    for stage in (
+        StageDefinition(name=N.DATASET, config=DatasetConfig, needs=(), inputs=()),
+        StageDefinition(
+            name=N.TOKENIZER, config=TokenizerConfig, needs=(N.DATASET,), inputs=(layout.CORPUS,)
+        ),
+        StageDefinition(
+            name=N.BASE,
+            config=BaseConfig,
+            needs=(N.DATASET, N.TOKENIZER),
+            inputs=(layout.CORPUS, layout.CORPUS_MANIFEST, layout.TOKENIZER, layout.TOKENIZER_CONFIG),
+            uses_torch=True,
+            distributed=True,
+        ),
+        StageDefinition(
+            name=N.SFT,
+            config=SftConfig,
+            needs=(N.DATASET, N.TOKENIZER, N.BASE),
+            inputs=(layout.CHAT, layout.TOKENIZER, layout.TOKENIZER_CONFIG, layout.BASE_BEST + "/"),
+            uses_torch=True,
+            distributed=True,
+        ),
+        StageDefinition(
+            name=N.FIT,
+            config=FitConfig,
+            needs=(N.DATASET, N.TOKENIZER, N.SFT),
+            inputs=(
+                layout.CHAT,
+                layout.TOKENIZER,
+                layout.TOKENIZER_CONFIG,
+                layout.SFT_CHECKPOINT + "/",
+                layout.SFT_REPORT,
+            ),
+            uses_torch=True,
+        ),
+        StageDefinition(
+            name=N.EVAL,
+            config=EvalConfig,
+            needs=(N.DATASET, N.TOKENIZER, N.SFT),
+            inputs=(
+                layout.EVAL,
+                layout.CORPUS,
+                layout.TOKENIZER,
+                layout.TOKENIZER_CONFIG,
+                layout.SFT_CHECKPOINT + "/",
+            ),
+            uses_torch=True,
+        ),
+        StageDefinition(
+            name=N.GATE,
+            config=GateConfig,
+            needs=(N.DATASET, N.BASE, N.SFT, N.FIT, N.EVAL),
+            inputs=(*layout.EVIDENCE_PATHS.values(), f"{layout.SFT_CHECKPOINT}/{layout.WEIGHTS}"),
+        ),
+        StageDefinition(
+            name=N.REPORT,
+            config=ReportConfig,
+            needs=(N.DATASET, N.TOKENIZER, N.BASE, N.SFT, N.FIT, N.EVAL, N.GATE),
+            inputs=(
+                layout.CORPUS_MANIFEST,
+                layout.TOKENIZER,
+                *layout.EVIDENCE_PATHS.values(),
+                layout.GATE_REPORT,
+                "base/sample.txt",
+                "sft/sample.txt",
+            ),
+        ),
+    )
+}
+
+
+def reads(stage: StageName, path: str) -> bool:
+    """True if `stage` takes the run-folder file `path` as an input."""
+    return any(
+        path.startswith(wanted) if wanted.endswith("/") else path == wanted for wanted in STAGES[stage].inputs
+    )
