@@ -1,0 +1,1 @@
+"""Commands of the `picochat` program that work without a server. No torch at import."""

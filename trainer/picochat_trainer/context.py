@@ -1,0 +1,188 @@
+"""What a stage gets from its process: where its files are, what it was told, whom it tells.
+
+A stage is `run(context, config) -> metrics` and touches nothing else of its process. Imports no torch.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from picochat_contract.configs import Resources
+from picochat_contract.events import CheckpointFiles, EventType, StageEvent
+from picochat_contract.manifest import StageJob
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_REQUEST = "checkpoint_now"
+
+
+class Interrupted(BaseException):  # noqa: N818 - like KeyboardInterrupt, not an error
+    """SIGTERM came: unwind and exit 75. Not an Exception, so that no `except Exception` swallows it."""
+
+
+class EventWriter:
+    """Appends `events.jsonl`, flushed per line; `seq` goes on from what the file holds. Rank 0 only."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._file: IO[str] | None = None
+        self._seq = 0
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._seq = _repair(path)
+            self._file = path.open("a", encoding="utf-8", newline="\n")
+
+    def progress(self, step: int, total_steps: int, unit: str, message: str | None = None) -> None:
+        data = {"step": step, "total_steps": total_steps, "unit": unit}
+        self._write(EventType.PROGRESS, data if message is None else {**data, "message": message})
+
+    def metric(self, step: int, **values: float) -> None:
+        """Numbers that are not finite are left out: JSON has none."""
+        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+        self._write(EventType.METRIC, {"step": step, "values": finite})
+
+    def log(self, level: str, message: str) -> None:
+        """Tell the reader of the run something; `level` is info, warning or error."""
+        if self._file is not None:
+            logger.log(logging.getLevelNamesMapping()[level.upper()], message)
+        self._write(EventType.LOG, {"level": level, "message": message})
+
+    def sample(self, name: str, prompt: str, text: str) -> None:
+        self._write(EventType.SAMPLE, {"name": name, "prompt": prompt, "text": text})
+
+    def checkpoint(self, files: CheckpointFiles) -> None:
+        self._write(EventType.CHECKPOINT, files.model_dump(mode="json"))
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _write(self, type: EventType, data: dict[str, Any]) -> None:
+        if self._file is None:
+            return
+        self._seq += 1
+        event = StageEvent(seq=self._seq, time=datetime.now(UTC), type=type, data=data)
+        self._file.write(event.model_dump_json() + "\n")
+        self._file.flush()
+
+
+class StageContext:
+    """The side of the stage protocol that a stage sees."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        job: StageJob,
+        *,
+        device: str = "cpu",
+        rank: int = 0,
+        local_rank: int = 0,
+        world_size: int = 1,
+        write_events: bool = True,
+    ) -> None:
+        self.run_dir = run_dir
+        self.job = job
+        self.device = device
+        """torch device name: cpu, cuda or cuda:N."""
+        self.rank = rank
+        self.local_rank = local_rank
+        self.world_size = world_size
+        self.stage_dir = run_dir / "stages" / job.stage.value
+        is_writer = rank == 0 and write_events
+        self.events = EventWriter(self.stage_dir / "events.jsonl" if is_writer else None)
+        self.stopping = False
+        """SIGTERM came while `deferred_stop()` was open."""
+        self.outputs: list[str] = []
+        self.scratch_folders: list[Path] = []
+        self._stop_is_deferred = False
+
+    @property
+    def resources(self) -> Resources:
+        return self.job.resources
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def path(self, name: str) -> Path:
+        """Where the run-folder file or folder `name` lies; `job.paths` may move it or a folder above it."""
+        path = self._locate(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def output(self, name: str) -> Path:
+        """Register the file or folder `name` for the manifest and return its path."""
+        if name not in self.outputs:
+            self.outputs.append(name)
+        return self.path(name)
+
+    def scratch(self, name: str) -> Path:
+        """A folder that is removed once the manifest is in place."""
+        path = self.path(name)
+        if path not in self.scratch_folders:
+            self.scratch_folders.append(path)
+        return path
+
+    def checkpoint_requested(self) -> bool:
+        """True if a `checkpoint_now` file asks for a resume checkpoint."""
+        return (self.stage_dir / CHECKPOINT_REQUEST).exists()
+
+    def checkpoint_done(self) -> None:
+        """Take the `checkpoint_now` file away."""
+        (self.stage_dir / CHECKPOINT_REQUEST).unlink(missing_ok=True)
+
+    @contextmanager
+    def deferred_stop(self) -> Iterator[None]:
+        """Inside, SIGTERM only sets `stopping`, and the code looks at it; at the end it is Interrupted."""
+        self._stop_is_deferred = True
+        try:
+            yield
+        finally:
+            self._stop_is_deferred = False
+        if self.stopping:
+            raise Interrupted
+
+    def request_stop(self) -> None:
+        """Called by the signal handler; outside `deferred_stop()` it raises Interrupted on the spot."""
+        self.stopping = True
+        if not self._stop_is_deferred:
+            raise Interrupted
+
+    def _locate(self, name: str) -> Path:
+        parts = name.strip("/").split("/")
+        for length in range(len(parts), 0, -1):
+            moved = self.job.paths.get("/".join(parts[:length]))
+            if moved is not None:
+                return Path(moved).joinpath(*parts[length:])
+        return self.run_dir.joinpath(*parts)
+
+
+def _repair(path: Path) -> int:
+    """Cut off a last line that a kill tore, and return the last `seq` (0 for none)."""
+    if not path.exists():
+        return 0
+    data = path.read_bytes()
+    while data:
+        start = data.rfind(b"\n", 0, len(data) - 1) + 1
+        if data.endswith(b"\n") and (seq := _seq_of(data[start:])) is not None:
+            break
+        data = data[:start]
+    else:
+        seq = 0
+    if len(data) != path.stat().st_size:
+        with path.open("r+b") as file:
+            file.truncate(len(data))
+    return seq or 0
+
+
+def _seq_of(line: bytes) -> int | None:
+    try:
+        seq = json.loads(line)["seq"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return seq if isinstance(seq, int) else None

@@ -1,0 +1,1 @@
+"""Training: token files, batches, optimizer, one loop for base and SFT, checkpoints."""
