@@ -1,6 +1,6 @@
 """Shared fixtures: real Postgres and Redis servers, found or started; sockets stay on this machine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,10 +8,15 @@ from support import postgres, redis
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A fresh Postgres database, dropped at the end; skips loudly where no server can be had."""
-    with postgres.fresh_database(tmp_path_factory.mktemp("postgres")) as url:
-        yield url
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Make fresh Postgres databases, dropped at the end; skips loudly where no server can be had."""
+    with postgres.databases(tmp_path_factory.mktemp("postgres")) as make:
+        yield make
+
+
+@pytest.fixture
+def postgres_url(new_database: Callable[[], str]) -> str:
+    return new_database()
 
 
 @pytest.fixture(scope="session")

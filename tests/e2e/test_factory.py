@@ -42,7 +42,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     else:
         built = Stack(
             home,
-            database_url=request.getfixturevalue("postgres_url"),
+            database_url=request.getfixturevalue("new_database")(),
             broker_url=request.getfixturevalue("redis_url"),
         )
     with running(built):

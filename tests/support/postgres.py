@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,16 +15,25 @@ LOCAL = "postgresql://postgres@127.0.0.1:5432/postgres"
 
 
 @contextmanager
-def fresh_database(folder: Path) -> Iterator[str]:
-    """Yield a `postgresql+psycopg://` URL of an empty database; drop it afterwards."""
+def databases(folder: Path) -> Iterator[Callable[[], str]]:
+    """Yield a maker of empty databases (`postgresql+psycopg://` URLs); drop them all afterwards."""
+    names: list[str] = []
     with _server(folder) as admin:
-        name = f"picochat_test_{secrets.token_hex(6)}"
-        _execute(admin, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        try:
+
+        def make() -> str:
+            name = f"picochat_test_{secrets.token_hex(6)}"
+            _execute(admin, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            names.append(name)
             url = make_url(admin).set(drivername="postgresql+psycopg", database=name)
-            yield url.render_as_string(hide_password=False)
+            return url.render_as_string(hide_password=False)
+
+        try:
+            yield make
         finally:
-            _execute(admin, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            for name in names:
+                _execute(
+                    admin, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+                )
 
 
 @contextmanager
