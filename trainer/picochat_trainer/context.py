@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_REQUEST = "checkpoint_now"
 
 
-class Interrupted(BaseException):  # noqa: N818 - like KeyboardInterrupt, not an error
+class Interrupted(BaseException):
     """SIGTERM came: unwind and exit 75. Not an Exception, so that no `except Exception` swallows it."""
 
 
