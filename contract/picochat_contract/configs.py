@@ -14,6 +14,9 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bf16"]
 GateProfile = Literal["none", "research", "first_release", "skill_release"]
 
+CORPUS_SUFFIXES = (".txt", ".md", ".jsonl", ".csv", ".py")
+"""Files that a folder source means; anything else in the folder is left out."""
+
 
 class Config(BaseModel):
     """Base of all configs: immutable and strict about names."""
