@@ -64,7 +64,7 @@ MAX_PATH = 512
 def check_artifact_path(path: str) -> str:
     """Return `path` if it is a plain relative POSIX path; raise `bad_artifact_path` otherwise."""
     segments = path.split("/")
-    if len(path) > MAX_PATH or not all(_SEGMENT.match(segment) for segment in segments):
+    if len(path) > MAX_PATH or not all(_SEGMENT.fullmatch(segment) for segment in segments):
         raise ContractError(
             Code.BAD_ARTIFACT_PATH,
             f"artifact path {path!r}: expected segments of letters, digits, '.', '_', '-' that start with a "
