@@ -1,0 +1,1 @@
+"""From source files to `corpus.txt`, its manifest, and the honesty report."""
