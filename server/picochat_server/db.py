@@ -90,6 +90,11 @@ def make_sessions(engine: Engine) -> sessionmaker[Session]:
     return sessionmaker(engine, expire_on_commit=False, autoflush=True)
 
 
+def make_read_sessions(engine: Engine) -> sessionmaker[Session]:
+    """Sessions that only read: on SQLite they wait for no writer and block none (WAL snapshots)."""
+    return make_sessions(engine.execution_options(sqlite_begin="DEFERRED"))
+
+
 @contextmanager
 def transaction(sessions: sessionmaker[Session]) -> Iterator[Session]:
     """One unit of work: commit at the end, roll back on any error."""
@@ -111,4 +116,5 @@ def _sqlite_connect(connection: Any, record: Any) -> None:
 
 
 def _sqlite_begin(connection: Any) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    mode = connection.get_execution_options().get("sqlite_begin", "IMMEDIATE")
+    connection.exec_driver_sql(f"BEGIN {mode}")

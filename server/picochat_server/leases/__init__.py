@@ -1,0 +1,1 @@
+"""The lease core: claim, heartbeat, fencing, reports of a worker, the end of an attempt."""

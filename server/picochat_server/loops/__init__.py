@@ -1,0 +1,1 @@
+"""Background rounds: outbox, reaper, reconciler."""

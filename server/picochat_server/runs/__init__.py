@@ -1,0 +1,1 @@
+"""Runs: submit, read, cancel, events, metrics; the chain from one stage to the next."""
