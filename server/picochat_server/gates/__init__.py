@@ -1,0 +1,1 @@
+"""Verdicts: decided again from stored evidence, signed, and only as long as nothing they rest on changes."""

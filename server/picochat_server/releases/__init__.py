@@ -1,0 +1,1 @@
+"""Releases: names for checkpoints that an approved verdict covers."""
