@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from picochat_contract.canonical import digest_of
 from picochat_contract.configs import Config, ModelConfig
 from picochat_contract.errors import Code, ContractError
@@ -204,7 +203,7 @@ def restore_best(resume: ResumePoint, directory: Path, kind: str) -> None:
     weights = Weights(
         config=resume.weights.config, vocab_size=resume.weights.vocab_size, tensors=load_file(saved)
     )
-    losses = _losses_of(point) if point else {}
+    losses = losses_of(point) if point else {}
     save_weights(directory, weights, Metadata(kind=kind, step=resume.state.best_step, losses=losses))
 
 
@@ -220,9 +219,10 @@ def refuse_other_fingerprint(found: dict[str, Any], expected: dict[str, Any], di
         )
 
 
-def point_losses(point: LossPoint) -> dict[str, float]:
+def losses_of(point: LossPoint) -> dict[str, float]:
     """The losses of a point by name, for `Metadata.losses`."""
-    return _losses_of(point)
+    named = {"train_loss": point.train_loss, "val_loss": point.val_loss, "val_bpb": point.val_bpb}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 @contextmanager
@@ -286,12 +286,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 def _last_losses(state: TrainingState) -> dict[str, float]:
-    return _losses_of(state.losses[-1]) if state.losses else {}
-
-
-def _losses_of(point: LossPoint) -> dict[str, float]:
-    named = {"train_loss": point.train_loss, "val_loss": point.val_loss, "val_bpb": point.val_bpb}
-    return {name: value for name, value in named.items() if value is not None}
+    return losses_of(state.losses[-1]) if state.losses else {}
 
 
 def _differences(found: Any, expected: Any, where: str) -> Iterator[str]:
@@ -300,17 +295,3 @@ def _differences(found: Any, expected: Any, where: str) -> Iterator[str]:
             yield from _differences(found.get(key), expected.get(key), f"{where}.{key}" if where else key)
     elif found != expected:
         yield f"{where}: the checkpoint has {found!r}, this job has {expected!r}"
-
-
-def rng_tensors() -> dict[str, Tensor]:
-    """The random states of this process, as tensors that safetensors can hold."""
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def set_rng_tensors(states: dict[str, Tensor]) -> None:
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])

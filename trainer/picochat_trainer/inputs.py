@@ -1,0 +1,49 @@
+"""Digests of a stage's input files, by run-folder name: what fingerprints and checks are made of."""
+
+from pathlib import Path
+
+from picochat_contract.configs import DatasetConfig, FileRef, FileSource, Source
+from picochat_contract.errors import Code, ContractError
+from picochat_contract.stages import STAGES, StageName
+
+from picochat_trainer.atomic import file_sha256
+from picochat_trainer.context import StageContext
+
+
+def input_digests(context: StageContext, stage: StageName) -> dict[str, str]:
+    """Run-folder name to sha256 of each input file of `stage` that exists; the stage says what is missing."""
+    digests: dict[str, str] = {}
+    for name in STAGES[stage].inputs:
+        path = context.path(name)
+        if name.endswith("/"):
+            for file in sorted(p for p in path.rglob("*") if p.is_file()):
+                digests[f"{name}{file.relative_to(path).as_posix()}"] = file_sha256(file)
+        elif path.is_file():
+            digests[name] = file_sha256(path)
+    return digests
+
+
+def source_digests(config: DatasetConfig) -> dict[str, str]:
+    """Digests of the files that a dataset config names by path: their content decides what comes out."""
+    digests: dict[str, str] = {}
+    references: list[Source | FileRef | None] = [*config.sources, config.chat, config.eval]
+    for reference in references:
+        if not isinstance(reference, FileSource):
+            continue
+        root = Path(reference.path)
+        if not root.exists():
+            raise ContractError(
+                Code.CORPUS_MISSING,
+                f"there is no file or folder {reference.path!r}; give the path of a text file or of a folder",
+                param="dataset.sources",
+            )
+        for file in sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]:
+            digests[f"file:{file}"] = _readable_sha256(file)
+    return digests
+
+
+def _readable_sha256(file: Path) -> str:
+    try:
+        return file_sha256(file)
+    except OSError as error:
+        raise ContractError(Code.FILE_UNREADABLE, f"cannot read {file}: {error}", param=str(file)) from error

@@ -1,0 +1,256 @@
+"""Base pretraining: a GPT from nothing on the corpus, with whole documents held out.
+
+Writes base/{checkpoint,best_checkpoint}/, train_report.json (evidence for the gate), report.md, sample.txt and
+canary_probe.txt.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from picochat_contract import layout
+from picochat_contract.configs import BaseConfig
+from picochat_contract.errors import Code, ContractError
+
+from picochat_trainer.atomic import file_sha256, write_json, write_text
+from picochat_trainer.context import StageContext
+from picochat_trainer.inference.engine import Engine
+from picochat_trainer.inference.sampling import SamplingParams
+from picochat_trainer.model import GPT
+from picochat_trainer.tokenizer import Tokenizer
+from picochat_trainer.training import distributed
+from picochat_trainer.training.bpb import BpbValidator
+from picochat_trainer.training.checkpoint import LossPoint, Metadata, load_weights, losses_of, save_weights
+from picochat_trainer.training.diagnosis import loss_diagnostics, loss_table, throughput_text
+from picochat_trainer.training.hardware import describe
+from picochat_trainer.training.loop import Outcome, train
+from picochat_trainer.training.memorization import (
+    canary_text,
+    check_canary_room,
+    longest_copied_span,
+    probe_canaries,
+)
+from picochat_trainer.training.reader import WindowReader
+from picochat_trainer.training.resume import Training, weights_of
+from picochat_trainer.training.tokens import Split, read_corpus, split_corpus
+
+LAST = f"{layout.BASE_DIR}/checkpoint"
+RESUME = f"{layout.BASE_DIR}/{layout.RESUME_CHECKPOINT}"
+MIN_VAL_TOKENS = 16  # fewer give no number worth printing
+SAMPLE_TEMPERATURE = 0.8
+SAMPLE_TOP_K = 50
+
+
+def run(context: StageContext, config: BaseConfig) -> dict[str, float]:
+    tokenizer = Tokenizer.load(context.path(layout.TOKENIZER))
+    split = _read_data(context, config, tokenizer)
+    model = GPT(config.model, tokenizer.vocab_size)
+    model.init_weights(config.seed)
+    model.to(context.device)
+    outcome = train(
+        context,
+        Training(
+            model=model,
+            batches=_reader(context, config, split),
+            validator=_validator(config, split, tokenizer, context.rank, context.world_size),
+            config=config,
+            fingerprint=_fingerprint(context, config),
+            best=layout.BASE_BEST,
+            resume=RESUME,
+        ),
+    )
+    distributed.finish()
+    if not context.is_main:
+        return {}
+    last = Metadata(kind="last", step=outcome.state.step, losses=losses_of(outcome.state.losses[-1]))
+    save_weights(context.output(LAST), weights_of(model), last)
+    return _report(context, config, tokenizer, split, model, outcome)
+
+
+def _read_data(context: StageContext, config: BaseConfig, tokenizer: Tokenizer) -> Split:
+    corpus = read_corpus(context.path(layout.CORPUS), context.path(layout.CORPUS_MANIFEST))
+    split = split_corpus(
+        corpus,
+        tokenizer,
+        val_fraction=config.val_fraction,
+        mode=config.split_mode,
+        seed=config.seed,
+        canary_count=config.canary_count,
+    )
+    if split.note:
+        context.events.log("warning", split.note)
+    if len(split.val.tokens) < MIN_VAL_TOKENS:
+        raise ContractError(
+            Code.CORPUS_TOO_SMALL,
+            f"the held-out text has {len(split.val.tokens)} tokens, at least {MIN_VAL_TOKENS} are needed; give "
+            "more text or raise base.val_fraction",
+            param="val_fraction",
+        )
+    check_canary_room(split.canaries, tokenizer, config.model.sequence_len)
+    message = f"{len(split.train.tokens):,} training tokens, {len(split.val.tokens):,} held out"
+    context.events.log("info", message)
+    return split
+
+
+def _reader(context: StageContext, config: BaseConfig, split: Split) -> WindowReader:
+    return WindowReader(
+        split.train.tokens,
+        sequence_len=config.model.sequence_len,
+        device_batch_size=config.device_batch_size,
+        grad_accum_steps=config.grad_accum_steps,
+        rank=context.rank,
+        world_size=context.world_size,
+        seed=config.seed,
+    )
+
+
+def _validator(
+    config: BaseConfig, split: Split, tokenizer: Tokenizer, rank: int = 0, world_size: int = 1
+) -> BpbValidator:
+    return BpbValidator(
+        split.val.tokens,
+        [len(raw) for raw in tokenizer.token_bytes],
+        sequence_len=config.model.sequence_len,
+        batch_rows=config.device_batch_size,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def _fingerprint(context: StageContext, config: BaseConfig) -> dict[str, Any]:
+    manifest = context.path(layout.CORPUS_MANIFEST)
+    return {
+        "corpus": file_sha256(context.path(layout.CORPUS)),
+        "corpus_manifest": file_sha256(manifest) if manifest.exists() else None,
+        "tokenizer": file_sha256(context.path(layout.TOKENIZER)),
+        "world_size": context.world_size,
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def _report(
+    context: StageContext,
+    config: BaseConfig,
+    tokenizer: Tokenizer,
+    split: Split,
+    model: GPT,
+    outcome: Outcome,
+) -> dict[str, float]:
+    """Measure the best checkpoint in float32 and write everything down."""
+    best_dir = context.output(layout.BASE_BEST)
+    model.load_state_dict(load_weights(best_dir)[2])
+    model.eval()
+    validator = _validator(config, split, tokenizer)
+    final = validator(model)
+    unigram_bpb = validator.unigram_bpb(split.train.tokens)
+    engine = Engine(model, tokenizer, context.device)
+    sample = _sample(context, config, tokenizer, engine)
+    canaries = probe_canaries(engine, tokenizer, split.canaries, config.seed)
+    copied = longest_copied_span(sample, split.train_text)
+    state = outcome.state
+    evidence: dict[str, Any] = {
+        "subject": file_sha256(best_dir / layout.WEIGHTS),
+        "val_bpb": final.bpb,
+        "unigram_bpb": unigram_bpb,
+        "val_tokens": validator.num_targets,
+        "num_nonfinite_steps": state.num_nonfinite_steps,
+        "canary_count": len(canaries),
+        "canary_hits": sum(result.hit for result in canaries),
+        "num_parameters": model.num_parameters(),
+        "tokens_seen": state.tokens_seen,
+    }
+    report = {
+        **evidence,
+        "val_loss": final.loss,
+        "best_step": state.best_step,
+        "num_steps": state.step,
+        "stop_reason": state.stop_reason,
+        "dataset": _dataset(split),
+        "coverage": {"epochs": state.tokens_seen / len(split.train.tokens)},
+        "loss_diagnostics": loss_diagnostics(state.losses),
+        "losses": [point.model_dump(exclude_none=True) for point in state.losses],
+        "throughput": {**outcome.throughput, "device": describe(context.device)},
+        "memorization": {
+            "canaries": [asdict(result) for result in canaries],
+            "longest_copied_span": copied.to_json(),
+        },
+        "sample": {"prompt": config.sample_prompt, "text": sample},
+        "config": config.model_dump(mode="json"),
+    }
+    write_json(context.output(layout.BASE_REPORT), report)
+    write_text(context.output(f"{layout.BASE_DIR}/report.md"), _markdown(report, state.losses))
+    write_text(context.output(f"{layout.BASE_DIR}/canary_probe.txt"), canary_text(canaries))
+    metrics = {"val_loss": final.loss, "val_bpb": final.bpb or 0.0, "unigram_bpb": unigram_bpb}
+    context.events.metric(state.step, **metrics)
+    return {
+        **metrics,
+        "num_parameters": model.num_parameters(),
+        "tokens_seen": state.tokens_seen,
+        "steps": state.step,
+    }
+
+
+def _sample(context: StageContext, config: BaseConfig, tokenizer: Tokenizer, engine: Engine) -> str:
+    """Continue the prompt as the beginning of a document, and write sample.txt."""
+    text = ""
+    prompt_ids = [tokenizer.bos_id, *tokenizer.encode(config.sample_prompt)]
+    room = min(config.sample_tokens, config.model.sequence_len - len(prompt_ids))
+    if room > 0:
+        params = SamplingParams(
+            max_new_tokens=room,
+            temperature=SAMPLE_TEMPERATURE,
+            top_k=SAMPLE_TOP_K,
+            seed=config.seed,
+            stop_ids={tokenizer.bos_id},
+        )
+        text = engine.generate([prompt_ids], params)[0].text
+    context.events.sample("base", config.sample_prompt, text)
+    write_text(context.output(f"{layout.BASE_DIR}/sample.txt"), f"{config.sample_prompt}{text}\n")
+    return text
+
+
+def _dataset(split: Split) -> dict[str, Any]:
+    return {
+        "split_mode": split.mode,
+        "split_note": split.note,
+        "train_documents": split.train.num_documents,
+        "train_tokens": len(split.train.tokens),
+        "val_documents": split.val.num_documents,
+        "val_tokens": len(split.val.tokens),
+        "val_labels": list(split.val_labels),
+    }
+
+
+def _markdown(report: dict[str, Any], losses: Sequence[LossPoint]) -> str:
+    data, diagnosis = report["dataset"], report["loss_diagnostics"]
+    copied = report["memorization"]["longest_copied_span"]
+    below = 100 * (1 - report["val_bpb"] / report["unigram_bpb"])
+    lines = [
+        "# Base pretraining",
+        "",
+        f"- Validation: **{report['val_bpb']:.3f} bits per byte** (unigram baseline {report['unigram_bpb']:.3f}, "
+        f"{below:.0f} % below it), best checkpoint at step {report['best_step']} of {report['num_steps']}, stopped "
+        f"by {report['stop_reason']}.",
+        f"- Model: {report['num_parameters']:,} parameters; {report['tokens_seen']:,} tokens seen, "
+        f"{report['coverage']['epochs']:.1f} epochs.",
+        f"- Split by {data['split_mode']}: {data['train_documents']} training documents ({data['train_tokens']:,} "
+        f"tokens), {data['val_documents']} held out ({data['val_tokens']:,} tokens).",
+        *([f"- Note: {data['split_note']}."] if data["split_note"] else []),
+        f"- Loss curves: {diagnosis['status']} - {diagnosis['message']}.",
+        f"- Canaries: {report['canary_hits']} of {report['canary_count']} came out. Longest span of the sample that "
+        f"stands in the training text: {copied['num_characters']} of {copied['sample_characters']} characters.",
+        f"- Steps with NaN or Infinity: {report['num_nonfinite_steps']}.",
+        f"- {throughput_text(report['throughput'])}",
+        "",
+        "## Losses",
+        "",
+        *loss_table(losses),
+        "",
+        "## Sample",
+        "",
+        "```text",
+        f"{report['sample']['prompt']}{report['sample']['text']}",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,84 @@
+"""Which device, number format, thread count and compiler a training uses, decided from what the machine has."""
+
+import os
+import platform
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from picochat_contract.configs import Device, OptimConfig, Precision, Resources
+from picochat_contract.errors import Code, ContractError
+
+# Compiling costs 10-20 s on two cores when nothing is cached and saves about half of each step.
+_MIN_STEPS_TO_COMPILE = 150
+
+
+def resolve_device(device: Device, local_rank: int) -> str:
+    """The torch device name of this rank; raise `device_unavailable`."""
+    available = torch.cuda.is_available()
+    if device == "cpu" or (device == "auto" and not available):
+        return "cpu"
+    count = torch.cuda.device_count() if available else 0
+    if local_rank >= count:
+        raise ContractError(
+            Code.DEVICE_UNAVAILABLE,
+            f"resources.device is {device!r} and local rank {local_rank} needs CUDA device {local_rank}; this "
+            f"machine has {count}. Use device: cpu, or a smaller resources.nproc_per_node",
+            param="resources.device",
+        )
+    return f"cuda:{local_rank}"
+
+
+def set_threads(resources: Resources, world_size: int) -> int:
+    """Share the cores evenly between the processes, unless the job names a number."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = resources.num_threads or max(1, cores // world_size)
+    torch.set_num_threads(threads)
+    return threads
+
+
+def autocast_dtype(precision: Precision, device: str) -> torch.dtype | None:
+    """bfloat16 where it is asked for, or where `auto` finds native arithmetic for it; None is plain float32."""
+    if precision == "float32":
+        return None
+    if precision == "bf16":
+        return torch.bfloat16
+    native = cpu_has_bf16() if device == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else None
+
+
+def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Without these instructions bfloat16 is emulated, slower than float32."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def autocast(device: str, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    """Weights stay float32; matmuls run in `dtype`."""
+    return nullcontext() if dtype is None else torch.autocast(torch.device(device).type, dtype=dtype)
+
+
+def should_compile(config: OptimConfig, device: str) -> bool:
+    """`auto`: on CUDA always; on the CPU when the run is long enough and there is a C++ compiler."""
+    if config.compile != "auto":
+        return config.compile == "on"
+    if device != "cpu":
+        return True
+    return config.max_steps >= _MIN_STEPS_TO_COMPILE and has_cpp_compiler()
+
+
+def has_cpp_compiler() -> bool:
+    named = os.environ.get("CXX")
+    return any(shutil.which(name) for name in ([named] if named else ["g++", "clang++"]))
+
+
+def describe(device: str) -> str:
+    """The device in words, for reports."""
+    if device == "cpu":
+        return f"cpu ({platform.processor() or platform.machine()}, {torch.get_num_threads()} threads)"
+    return torch.cuda.get_device_name(torch.device(device))
