@@ -9,6 +9,9 @@ from typing import Any
 class PicochatError(Exception):
     """Base of everything that the client raises about a server; `message` is the text for a user."""
 
+    slug = "client_error"
+    """Stands where an ApiError has the server's code."""
+
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
@@ -17,13 +20,19 @@ class PicochatError(Exception):
 class ServerUnreachable(PicochatError):
     """No answer within the patience that the caller gave."""
 
+    slug = "server_unreachable"
+
 
 class UnexpectedAnswer(PicochatError):
     """Something answered, but not as a picochat server of this version does."""
 
+    slug = "unexpected_answer"
+
 
 class TransferCorrupt(PicochatError):
     """The bytes that went up or came down do not have the sha256 that they should have."""
+
+    slug = "digest_mismatch"
 
 
 class ApiError(PicochatError):

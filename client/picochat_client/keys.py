@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
-from picochat_contract.api import KeyIn, KeyOut, Page, Scope
+from picochat_contract.api import KeyIn, KeyOut, Page
+from picochat_contract.spec import validated
 
 from picochat_client._http import Http
 
@@ -12,9 +13,10 @@ class Keys:
     def __init__(self, http: Http) -> None:
         self._http = http
 
-    def create(self, name: str, scopes: Sequence[Scope], *, expires_in_days: int | None = None) -> KeyOut:
+    def create(self, name: str, scopes: Sequence[str], *, expires_in_days: int | None = None) -> KeyOut:
         """Make a key; `secret` is in this answer only. Not repeated after a lost answer: revoke and make anew."""
-        body = KeyIn(name=name, scopes=list(scopes), expires_in_days=expires_in_days).model_dump(mode="json")
+        given = {"name": name, "scopes": list(scopes), "expires_in_days": expires_in_days}
+        body = validated(KeyIn, given).model_dump(mode="json")
         return self._http.parse(self._http.request("POST", "/keys", json=body), KeyOut)
 
     def list(self) -> Iterator[KeyOut]:

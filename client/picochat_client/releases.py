@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from picochat_contract.api import Page, ReleaseIn, ReleaseOut
+from picochat_contract.spec import validated
 
 from picochat_client._http import Http
 
@@ -13,7 +14,7 @@ class Releases:
 
     def create(self, name: str, run: str) -> ReleaseOut:
         """Release the run's model under `name`; Conflict `gate_not_passed` if its verdict does not allow it."""
-        body = ReleaseIn(name=name, run=run).model_dump()
+        body = validated(ReleaseIn, {"name": name, "run": run}).model_dump()
         return self._http.parse(self._http.request("POST", "/releases", json=body), ReleaseOut)
 
     def list(self) -> Iterator[ReleaseOut]:
