@@ -43,9 +43,10 @@ def stock_model(config: ModelConfig) -> Any:
         "tie_word_embeddings": config.tie_embeddings,
         "attention_bias": False,
     }
-    if config.qk_norm:
-        return Qwen3ForCausalLM(Qwen3Config(**values)).eval()
-    return LlamaForCausalLM(LlamaConfig(**values)).eval()
+    stock: Any = (
+        Qwen3ForCausalLM(Qwen3Config(**values)) if config.qk_norm else LlamaForCausalLM(LlamaConfig(**values))
+    )
+    return stock.eval()
 
 
 def stock_state(config: ModelConfig, model: GPT) -> dict[str, Tensor]:
