@@ -97,7 +97,7 @@ def sample(logits_BV: Tensor, samplers: Sequence[RowSampler]) -> list[int]:
 
 def _penalise(logits_V: Tensor, seen: Tensor, penalty: float) -> None:
     penalised_V = torch.where(logits_V > 0, logits_V / penalty, logits_V * penalty)
-    logits_V.copy_(torch.where(seen_V.to(logits_V.device), penalised_V, logits_V))
+    logits_V.copy_(torch.where(seen.to(logits_V.device), penalised_V, logits_V))
 
 
 def _most_likely(logits_BV: Tensor, samplers: Sequence[RowSampler]) -> list[int]:
