@@ -31,6 +31,7 @@ class Code(StrEnum):
     # HTTP
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN_SCOPE = "forbidden_scope"
+    CROSS_ORIGIN = "cross_origin"  # a form that was sent from another site's page
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     INVALID_REQUEST = "invalid_request"
@@ -46,6 +47,7 @@ class Code(StrEnum):
     ILLEGAL_TRANSITION = "illegal_transition"
     GATE_NOT_READY = "gate_not_ready"
     GATE_NOT_PASSED = "gate_not_passed"
+    MODEL_NOT_FOUND = "model_not_found"
     MODEL_NOT_RELEASED = "model_not_released"
     MODEL_NOT_READY = "model_not_ready"  # the run has no finished checkpoint yet
     MODEL_HOST_UNAVAILABLE = "model_host_unavailable"
