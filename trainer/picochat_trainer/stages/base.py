@@ -12,7 +12,7 @@ from picochat_contract import layout
 from picochat_contract.configs import BaseConfig
 from picochat_contract.errors import Code, ContractError
 
-from picochat_trainer.atomic import file_sha256, write_json, write_text
+from picochat_trainer.atomic import PREVIOUS, file_sha256, write_json, write_text
 from picochat_trainer.context import StageContext
 from picochat_trainer.inference.engine import Engine
 from picochat_trainer.inference.sampling import SamplingParams
@@ -138,13 +138,14 @@ def _report(
 ) -> dict[str, float]:
     """Measure the best checkpoint in float32 and write everything down."""
     best_dir = context.output(layout.BASE_BEST)
+    context.scratch(f"{layout.BASE_BEST}{PREVIOUS}")
     model.load_state_dict(load_weights(best_dir)[2])
     model.eval()
     validator = _validator(config, split, tokenizer)
     final = validator(model)
     unigram_bpb = validator.unigram_bpb(split.train.tokens)
     engine = Engine(model, tokenizer, context.device)
-    sample = _sample(context, config, tokenizer, engine)
+    prompt, sample = _sample(context, config, tokenizer, engine)
     canaries = probe_canaries(engine, tokenizer, split.canaries, config.seed)
     copied = longest_copied_span(sample, split.train_text)
     state = outcome.state
@@ -174,7 +175,7 @@ def _report(
             "canaries": [asdict(result) for result in canaries],
             "longest_copied_span": copied.to_json(),
         },
-        "sample": {"prompt": config.sample_prompt, "text": sample},
+        "sample": {"prompt": prompt, "text": sample},
         "config": config.model_dump(mode="json"),
     }
     write_json(context.output(layout.BASE_REPORT), report)
@@ -190,10 +191,14 @@ def _report(
     }
 
 
-def _sample(context: StageContext, config: BaseConfig, tokenizer: Tokenizer, engine: Engine) -> str:
+def _sample(
+    context: StageContext, config: BaseConfig, tokenizer: Tokenizer, engine: Engine
+) -> tuple[str, str]:
     """Continue the prompt as the beginning of a document, and write sample.txt."""
     text = ""
-    prompt_ids = [tokenizer.bos_id, *tokenizer.encode(config.sample_prompt)]
+    # Words carry the space before them, so a prompt that ends with one would be cut off its next word.
+    prompt = config.sample_prompt.rstrip()
+    prompt_ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
     room = min(config.sample_tokens, config.model.sequence_len - len(prompt_ids))
     if room > 0:
         params = SamplingParams(
@@ -204,9 +209,9 @@ def _sample(context: StageContext, config: BaseConfig, tokenizer: Tokenizer, eng
             stop_ids={tokenizer.bos_id},
         )
         text = engine.generate([prompt_ids], params)[0].text
-    context.events.sample("base", config.sample_prompt, text)
-    write_text(context.output(f"{layout.BASE_DIR}/sample.txt"), f"{config.sample_prompt}{text}\n")
-    return text
+    context.events.sample("base", prompt, text)
+    write_text(context.output(f"{layout.BASE_DIR}/sample.txt"), f"{prompt}{text}\n")
+    return prompt, text
 
 
 def _dataset(split: Split) -> dict[str, Any]:
@@ -224,12 +229,12 @@ def _dataset(split: Split) -> dict[str, Any]:
 def _markdown(report: dict[str, Any], losses: Sequence[LossPoint]) -> str:
     data, diagnosis = report["dataset"], report["loss_diagnostics"]
     copied = report["memorization"]["longest_copied_span"]
-    below = 100 * (1 - report["val_bpb"] / report["unigram_bpb"])
+    ratio = 100 * report["val_bpb"] / report["unigram_bpb"]
     lines = [
         "# Base pretraining",
         "",
-        f"- Validation: **{report['val_bpb']:.3f} bits per byte** (unigram baseline {report['unigram_bpb']:.3f}, "
-        f"{below:.0f} % below it), best checkpoint at step {report['best_step']} of {report['num_steps']}, stopped "
+        f"- Validation: **{report['val_bpb']:.3f} bits per byte** ({ratio:.0f} % of the unigram baseline "
+        f"{report['unigram_bpb']:.3f}), best checkpoint at step {report['best_step']} of {report['num_steps']}, stopped "
         f"by {report['stop_reason']}.",
         f"- Model: {report['num_parameters']:,} parameters; {report['tokens_seen']:,} tokens seen, "
         f"{report['coverage']['epochs']:.1f} epochs.",

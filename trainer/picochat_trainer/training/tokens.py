@@ -222,7 +222,7 @@ def _spans(manifest: Path, num_characters: int) -> list[tuple[str, int, int]]:
     try:
         documents = json.loads(manifest.read_text(encoding="utf-8"))["documents"]
         spans = [
-            (str(d.get("label") or d.get("path") or i), int(d["char_start"]), int(d["char_end"]))
+            (str(d.get("path") or d.get("label") or i), int(d["char_start"]), int(d["char_end"]))
             for i, d in enumerate(documents)
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
