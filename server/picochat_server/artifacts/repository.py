@@ -51,7 +51,7 @@ def readable_sizes(session: Session, project_id: str, digests: Sequence[str]) ->
         statement = select(Artifact.digest, Artifact.size_bytes).where(
             Artifact.digest.in_(batch), or_(uploaded, written)
         )
-        sizes.update(dict(session.execute(statement).tuples().all()))
+        sizes.update((digest, size) for digest, size in session.execute(statement))
     return sizes
 
 
@@ -74,7 +74,7 @@ def outputs_of_run(
     )
     if path is not None:
         statement = statement.where(StageArtifact.path == path)
-    return list(session.execute(statement).tuples().all())
+    return [(output, stage) for output, stage in session.execute(statement)]
 
 
 def replace_outputs(session: Session, stage_id: str, epoch: int, outputs: Sequence[OutputFile]) -> None:

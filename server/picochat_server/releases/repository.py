@@ -49,4 +49,4 @@ def releases_before(
     )
     if after is not None:
         statement = statement.where(Release.id < after)
-    return list(session.execute(statement).tuples().all())
+    return [(release, verdict) for release, verdict in session.execute(statement)]

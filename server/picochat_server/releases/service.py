@@ -101,10 +101,9 @@ def _add(session: Session, principal: Principal, name: str, run: Run, report: Ga
     session.flush()
     audit.record(
         session,
-        project_id=principal.project_id,
-        actor=principal.key_id,
-        action="release.create",
-        target=row.id,
+        principal,
+        "release.create",
+        row.id,
         name=name,
         version=row.version,
         run=run.id,

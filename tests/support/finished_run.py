@@ -1,0 +1,234 @@
+"""A run in the database with real files in the store, made without workers: what gates and releases start from.
+
+`approved_files()` is evidence, built with the contract's models, that the first_release policy approves.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import FastAPI
+from picochat_contract import layout
+from picochat_contract.canonical import sha256_hex
+from picochat_contract.evidence import (
+    BaseEvidence,
+    EvalEvidence,
+    FitEvidence,
+    HonestyEvidence,
+    Score,
+    SftEvidence,
+)
+from picochat_contract.ids import new_id
+from picochat_contract.manifest import OutputFile
+from picochat_contract.stages import StageName
+from picochat_contract.states import DesiredState, RunState, StageState
+from picochat_contract.stats import wilson_interval
+from picochat_server.artifacts import repository as artifact_rows
+from picochat_server.artifacts.service import link_outputs
+from picochat_server.artifacts.store import LocalStore
+from picochat_server.db import transaction
+from picochat_server.gates.service import decide_run
+from picochat_server.models import Run, Stage
+from pydantic import BaseModel
+from sqlalchemy import select
+
+SFT_WEIGHTS = f"{layout.SFT_CHECKPOINT}/{layout.WEIGHTS}"
+STAGE_OF = {
+    layout.CORPUS: StageName.DATASET,
+    layout.CHAT: StageName.DATASET,
+    layout.EVAL: StageName.DATASET,
+    layout.HONESTY: StageName.DATASET,
+    layout.BASE_REPORT: StageName.BASE,
+    SFT_WEIGHTS: StageName.SFT,
+    layout.SFT_REPORT: StageName.SFT,
+    layout.FIT_REPORT: StageName.FIT,
+    layout.FIT_HELDOUT_REPORT: StageName.FIT,
+    layout.EVAL_REPORT: StageName.EVAL,
+    layout.GATE_REPORT: StageName.GATE,
+}
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    app: FastAPI
+    project_id: str
+    run_id: str
+    files: dict[str, bytes]
+
+    def digest(self, path: str) -> str:
+        return sha256_hex(self.files[path])
+
+    def decide(self) -> str:
+        """The server's verdict, decided and stored now."""
+        state = self.app.state
+        with transaction(state.sessions) as session:
+            run = session.scalars(select(Run).where(Run.id == self.run_id)).one()
+            return decide_run(session, state.store, state.settings, run).value
+
+    def flip_byte(self, path: str) -> None:
+        """Change one byte of a file in the store, as a faulty disk or a person with access would."""
+        stored = self.app.state.store.path(self.digest(path))
+        content = bytearray(stored.read_bytes())
+        content[len(content) // 2] ^= 1
+        stored.chmod(0o644)
+        stored.write_bytes(bytes(content))
+
+
+def make_finished_run(
+    app: FastAPI, project_id: str, files: Mapping[str, bytes], profile: str = "first_release"
+) -> FinishedRun:
+    """Rows of a run whose stages wrote `files`, and the files themselves."""
+    with transaction(app.state.sessions) as session:
+        run, stages = _rows(project_id, profile)
+        session.add(run)
+        session.flush()
+        session.add_all(stages.values())
+        session.flush()
+        for content in files.values():
+            store_bytes(app.state.store, content)
+            artifact_rows.record(session, project_id, sha256_hex(content), len(content))
+        for name, stage in stages.items():
+            own = {path: content for path, content in files.items() if STAGE_OF[path] is name}
+            link_outputs(session, stage, 1, [output_of(path, content) for path, content in own.items()])
+    return FinishedRun(app, project_id, run.id, dict(files))
+
+
+def approved_files() -> dict[str, bytes]:
+    """One file per path that the gate reads, all about each other."""
+    files = {
+        layout.CORPUS: b"a corpus\n" * 40,
+        layout.CHAT: b'{"prompt": "hi", "reply": "hello"}\n',
+        layout.EVAL: b'{"prompt": "who are you"}\n',
+        SFT_WEIGHTS: bytes(range(256)) * 8,
+        layout.GATE_REPORT: b'{"verdict": "approved"}',
+    }
+    subject = sha256_hex(files[SFT_WEIGHTS])
+    base_subject = sha256_hex(b"base weights")
+    reports = {
+        layout.HONESTY: honesty(files),
+        layout.BASE_REPORT: base_report(base_subject),
+        layout.SFT_REPORT: SftEvidence(
+            subject=subject,
+            base_subject=base_subject,
+            num_train_rows=400,
+            num_val_rows=40,
+            num_nonfinite_steps=0,
+        ),
+        layout.FIT_REPORT: fit_report(subject, 0.9),
+        layout.FIT_HELDOUT_REPORT: fit_report(subject, 0.8),
+        layout.EVAL_REPORT: eval_report(subject),
+    }
+    return files | {path: as_json(report) for path, report in reports.items()}
+
+
+def honesty(files: Mapping[str, bytes]) -> HonestyEvidence:
+    return HonestyEvidence(
+        chat_sha256=sha256_hex(files[layout.CHAT]),
+        eval_sha256=sha256_hex(files[layout.EVAL]),
+        corpus_sha256=sha256_hex(files[layout.CORPUS]),
+        exact_prompt_leaks=0,
+        corpus_prompt_hits=0,
+        duplicate_eval_prompts=0,
+        num_eval=60,
+    )
+
+
+def base_report(base_subject: str) -> BaseEvidence:
+    return BaseEvidence(
+        subject=base_subject,
+        val_bpb=1.5,
+        unigram_bpb=4.5,
+        val_tokens=20_000,
+        num_nonfinite_steps=0,
+        canary_count=8,
+        canary_hits=0,
+        num_parameters=100_000,
+        tokens_seen=1_000_000,
+    )
+
+
+def fit_report(subject: str, rate: float) -> FitEvidence:
+    return FitEvidence(subject=subject, overall=score(100, round(100 * rate)), groups={})
+
+
+def eval_report(subject: str) -> EvalEvidence:
+    return EvalEvidence(
+        subject=subject,
+        overall=score(60, 50),
+        non_choice=score(40, 34),
+        groups={"identity": score(20, 18), "refusal": score(20, 18), "choice": score(20, 14)},
+        choice_random_baseline=0.25,
+        choice_accuracy_adjusted=0.6,
+        prompt_echo=score(60, 0),
+        unsafe_refusal=score(20, 18),
+        benign_answered=score(40, 38),
+        unsupported_claims=score(60, 0),
+    )
+
+
+def score(num_examples: int, num_passed: int) -> Score:
+    low, high = wilson_interval(num_passed, num_examples)
+    rate = num_passed / num_examples
+    return Score(num_examples=num_examples, num_passed=num_passed, pass_rate=rate, low=low, high=high)
+
+
+def as_json(report: BaseModel) -> bytes:
+    return json.dumps(report.model_dump(mode="json")).encode()
+
+
+def edited(content: bytes, **changes: Any) -> bytes:
+    """A JSON report with other values at its top level."""
+    return json.dumps(json.loads(content) | changes).encode()
+
+
+def output_of(path: str, content: bytes) -> OutputFile:
+    return OutputFile(
+        path=path, sha256=sha256_hex(content), size_bytes=len(content), kind=layout.kind_of(path)
+    )
+
+
+def store_bytes(store: LocalStore, content: bytes) -> str:
+    digest = sha256_hex(content)
+    with store.begin() as upload:
+        upload.write(content)
+        upload.seal(digest)
+        upload.publish(digest)
+    return digest
+
+
+def _rows(project_id: str, profile: str) -> tuple[Run, dict[StageName, Stage]]:
+    now = datetime.now(UTC)
+    run = Run(
+        id=new_id("run"),
+        project_id=project_id,
+        name="fixture",
+        spec={},
+        scale="custom",
+        gate_profile=profile,
+        state=RunState.RUNNING.value,
+        desired_state=DesiredState.RUNNING.value,
+        metrics={},
+        event_seq=0,
+        created_at=now,
+    )
+    stages = {
+        name: Stage(
+            id=new_id("stage"),
+            run_id=run.id,
+            name=name.value,
+            position=position,
+            config={},
+            needs=[],
+            state=StageState.SUCCEEDED.value,
+            desired_state=DesiredState.RUNNING.value,
+            epoch=1,
+            num_attempts=1,
+            max_attempts=3,
+            checkpoint_now=False,
+            metrics={},
+        )
+        for position, name in enumerate(StageName)
+    }
+    return run, stages
