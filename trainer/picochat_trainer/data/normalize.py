@@ -1,0 +1,21 @@
+"""The one normal form in which prompts and texts are compared: word tokens after Unicode NFKC and case folding.
+
+An arithmetic sign between two digits is kept, so that `12 + 3` and `12 - 3` differ; all other punctuation goes.
+"""
+
+import re
+import unicodedata
+
+_SIGN = re.compile(r"(?<=\d)\s*([-+*/^%<>=\u00d7\u00f7\u2212])\s*(?=\d)")
+_TOKEN = re.compile(r"\w+|(?<=\d )[-+*/^%<>=\u00d7\u00f7\u2212](?= \d)")
+
+
+def words(text: str) -> list[str]:
+    """Tokens of `text` in normal form."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return _TOKEN.findall(_SIGN.sub(r" \1 ", folded))
+
+
+def normal_form(text: str) -> str:
+    """`words(text)` joined by single spaces; equal prompts have equal normal forms."""
+    return " ".join(words(text))

@@ -1,0 +1,240 @@
+"""Choice: four options, answered with one letter. Science, language and world facts, and comparing numbers.
+
+SFT and eval have different facts and different questions. A fact keeps one wording, and its wrong options come from
+its own side. Right letters are dealt evenly. The numbers are compared in the prompt, so they need no knowledge.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from picochat_trainer.tuning.skills.question import Question, Side, dealt, decks, interleaved, side_of
+
+LABELS: Final = ("A", "B", "C", "D")
+WEIGHTS: Final = {"science": 0.25, "language": 0.25, "world": 0.25, "number": 0.25}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relation:
+    """Things and what belongs to each, in two separate tables."""
+
+    name: str
+    category: str
+    templates: dict[Side, tuple[str, ...]]
+    facts: dict[Side, dict[str, str]]
+
+
+def _table(text: str) -> dict[str, str]:
+    """`thing answer, thing answer, ...`; an underscore stands for a space."""
+    entries = (entry.split() for entry in text.split(","))
+    return {thing.replace("_", " "): answer.replace("_", " ") for thing, answer in entries}
+
+
+RELATIONS: Final = (
+    Relation(
+        name="young",
+        category="science",
+        templates={
+            Side.SFT: (
+                "What is a young {thing} called?",
+                "Which word names a baby {thing}?",
+                "A young {thing} is a",
+            ),
+            Side.EVAL: ("The child of a {thing} is what?", "How is the offspring of a {thing} named?"),
+        },
+        facts={
+            Side.SFT: _table(
+                "cat kitten, dog puppy, cow calf, horse foal, sheep lamb, pig piglet, goat kid, chicken chick, "
+                "duck duckling, bear cub, deer fawn, frog tadpole"
+            ),
+            Side.EVAL: _table(
+                "goose gosling, kangaroo joey, swan cygnet, eel elver, hare leveret, owl owlet"
+            ),
+        },
+    ),
+    Relation(
+        name="instrument",
+        category="science",
+        templates={
+            Side.SFT: (
+                "What does a {thing} measure?",
+                "A {thing} is used to measure",
+                "Which value does a {thing} show?",
+            ),
+            Side.EVAL: ("One reads what from a {thing}?", "People take a {thing} to find the"),
+        },
+        facts={
+            Side.SFT: _table(
+                "thermometer temperature, clock time, scale weight, ruler length, compass direction, "
+                "barometer air_pressure, speedometer speed, voltmeter voltage"
+            ),
+            Side.EVAL: _table(
+                "odometer distance, hygrometer humidity, anemometer wind, altimeter height, seismograph earthquakes"
+            ),
+        },
+    ),
+    Relation(
+        name="opposite",
+        category="language",
+        templates={
+            Side.SFT: (
+                "What is the opposite of {thing}?",
+                "Which word is the reverse of {thing}?",
+                "{thing} is not",
+            ),
+            Side.EVAL: ("Choose the contrary of {thing}.", "Which word means the other extreme of {thing}?"),
+        },
+        facts={
+            Side.SFT: _table(
+                "hot cold, big small, fast slow, high low, light dark, open closed, old new, hard soft, wet dry, "
+                "early late, full empty, near far, strong weak, clean dirty, happy sad, long short"
+            ),
+            Side.EVAL: _table(
+                "rich poor, thick thin, loud quiet, wide narrow, deep shallow, brave afraid, rough smooth"
+            ),
+        },
+    ),
+    Relation(
+        name="past",
+        category="language",
+        templates={
+            Side.SFT: (
+                "What is the past tense of {thing}?",
+                "Which form of {thing} is past?",
+                "Yesterday form of {thing}:",
+            ),
+            Side.EVAL: (
+                "Choose the word for having done {thing} last week.",
+                "If it happened before, {thing} becomes",
+            ),
+        },
+        facts={
+            Side.SFT: _table(
+                "go went, see saw, take took, give gave, come came, run ran, write wrote, eat ate, find found, "
+                "know knew, think thought, buy bought"
+            ),
+            Side.EVAL: _table("fly flew, sing sang, drive drove, break broke, swim swam, teach taught"),
+        },
+    ),
+    Relation(
+        name="capital",
+        category="world",
+        templates={
+            Side.SFT: (
+                "What is the capital of {thing}?",
+                "Which city is the capital of {thing}?",
+                "{thing} is ruled from",
+            ),
+            Side.EVAL: ("The seat of government of {thing} is where?", "Choose the main city of {thing}."),
+        },
+        facts={
+            Side.SFT: _table(
+                "France Paris, Spain Madrid, Italy Rome, Japan Tokyo, Egypt Cairo, Peru Lima, Norway Oslo, "
+                "Greece Athens, Ireland Dublin, Poland Warsaw, Cuba Havana, Kenya Nairobi, Chile Santiago, "
+                "Russia Moscow"
+            ),
+            Side.EVAL: _table(
+                "Austria Vienna, Portugal Lisbon, Canada Ottawa, Finland Helsinki, Hungary Budapest, Nepal Kathmandu, "
+                "Ghana Accra"
+            ),
+        },
+    ),
+    Relation(
+        name="continent",
+        category="world",
+        templates={
+            Side.SFT: (
+                "Where does the {thing} live in the wild?",
+                "The home of the {thing} is",
+                "Which land has the {thing}?",
+            ),
+            Side.EVAL: ("To see a wild {thing}, go to", "A wild {thing} is found in"),
+        },
+        facts={
+            Side.SFT: _table(
+                "kangaroo Australia, tiger Asia, lion Africa, penguin Antarctica, jaguar South_America"
+            ),
+            Side.EVAL: _table(
+                "lemur Madagascar, kiwi_bird New_Zealand, polar_bear the_Arctic, komodo_dragon Indonesia"
+            ),
+        },
+    ),
+)
+NUMBER_TEMPLATES: Final = {
+    Side.SFT: (
+        ("largest", "Which number is the largest?"),
+        ("largest", "Find the largest number."),
+        ("smallest", "Which number is the smallest?"),
+        ("smallest", "Find the smallest number."),
+    ),
+    Side.EVAL: (
+        ("largest", "Choose the number that is larger than the others."),
+        ("smallest", "Choose the number that is smaller than the others."),
+    ),
+}
+
+
+def questions(side: Side, rng: random.Random) -> Iterator[Question]:
+    """The four categories in equal shares, without end."""
+    letters = decks(range(len(LABELS)), rng)
+    streams = {
+        category: _facts(category, side, rng, letters) for category in ("science", "language", "world")
+    }
+    streams["number"] = _numbers(side, rng, letters)
+    return interleaved(streams, WEIGHTS)
+
+
+def _facts(category: str, side: Side, rng: random.Random, letters: Iterator[int]) -> Iterator[Question]:
+    cards = [
+        (relation, thing)
+        for relation in RELATIONS
+        if relation.category == category
+        for thing in relation.facts[side]
+    ]
+    for relation, thing in decks(cards, rng):
+        index, template = dealt(f"{relation.name} {thing}", relation.templates[side])
+        answer = relation.facts[side][thing]
+        others = [other for other in relation.facts[side].values() if other != answer]
+        yield _question(
+            template.format(thing=thing),
+            rng.sample(others, len(LABELS) - 1),
+            answer,
+            next(letters),
+            category=category,
+            group=f"choice-{relation.name}-{side}{index}",
+        )
+
+
+def _numbers(side: Side, rng: random.Random, letters: Iterator[int]) -> Iterator[Question]:
+    pool = [number for number in range(10, 1_000) if side_of(f"choice {number}") is side]
+    templates = NUMBER_TEMPLATES[side]
+    for index in decks(range(len(templates)), rng):
+        rule, template = templates[index]
+        numbers = rng.sample(pool, len(LABELS))
+        answer = max(numbers) if rule == "largest" else min(numbers)
+        numbers.remove(answer)
+        yield _question(
+            template,
+            [str(number) for number in numbers],
+            str(answer),
+            next(letters),
+            category="number",
+            group=f"choice-number-{side}{index}",
+        )
+
+
+def _question(
+    text: str, others: list[str], answer: str, letter: int, *, category: str, group: str
+) -> Question:
+    options = [*others[:letter], answer, *others[letter:]]
+    lines = [f"{label}) {option}" for label, option in zip(LABELS, options, strict=True)]
+    return Question(
+        user="\n".join([text, *lines]),
+        answer=LABELS[letter],
+        category=f"bench_choice_{category}",
+        group=group,
+        stage=category,
+        final_answer=LABELS[letter],
+        choice_labels=LABELS,
+    )
