@@ -3,6 +3,7 @@
 Usage errors exit with 64 (sysexits EX_USAGE), not with 2: 2 means "the gate blocked it".
 """
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ class RunsAsMain(Protocol):
 
 def run_command(command: RunsAsMain, argv: Sequence[str] | None, *, prog_name: str, obj: Any = None) -> int:
     """Run `command` and return its exit code."""
+    _print_anything()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         result = command.main(args=arguments, prog_name=prog_name, standalone_mode=False, obj=obj)
@@ -47,6 +49,13 @@ def run_command(command: RunsAsMain, argv: Sequence[str] | None, *, prog_name: s
 
 def report_error(code: str, message: str) -> None:
     print(f"error [{code}]: {printable(message)}", file=sys.stderr)
+
+
+def _print_anything() -> None:
+    """Let text of models and servers out on terminals that lack a character: better '?' than a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _help_of(error: typer.TyperException, prog_name: str) -> str:

@@ -23,7 +23,8 @@ from picochat_client._retry import Clock, Notice, Patience, SystemClock
 M = TypeVar("M", bound=BaseModel)
 Params = Mapping[str, str | int]
 
-TIMEOUTS = httpx.Timeout(connect=5.0, read=60.0, write=60.0, pool=5.0)
+READ_TIMEOUT_SECONDS = 60.0
+TIMEOUTS = httpx.Timeout(connect=5.0, read=READ_TIMEOUT_SECONDS, write=60.0, pool=5.0)
 SAFE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 PASSING_STATUSES = frozenset({429, 502, 503, 504})
@@ -107,10 +108,10 @@ class Http:
 
     @contextmanager
     def stream(
-        self, path: str, headers: Mapping[str, str], *, read_timeout_seconds: float = 60.0
+        self, path: str, headers: Mapping[str, str], *, read_timeout_seconds: float = READ_TIMEOUT_SECONDS
     ) -> Iterator[httpx.Response]:
         """One try at a streamed GET; httpx.TransportError and ApiError are the caller's to repeat."""
-        timeout = httpx.Timeout(TIMEOUTS, read=read_timeout_seconds)
+        timeout = httpx.Timeout(connect=5.0, read=read_timeout_seconds, write=60.0, pool=5.0)
         with self._client.stream("GET", API + path, headers=headers, timeout=timeout) as response:
             if not response.is_success:
                 response.read()

@@ -38,14 +38,13 @@ class ServerSentEvent:
 
 def parse_stream(chunks: Iterable[bytes]) -> Iterator[ServerSentEvent | None]:
     """Events of a byte stream; None stands for a chunk that completed none (a ping, a part)."""
-    rest = b""
+    rest, after_return = b"", False
     event_id, name, data = "", "", list[str]()
     for chunk in chunks:
-        rest += chunk
-        # A lone \r at the end may be the first half of \r\n.
-        held = rest[-1:] if rest.endswith(b"\r") else b""
-        *lines, rest = _LINE_END.split(rest[: len(rest) - len(held)])
-        rest += held
+        # A \r ended its line at once; a \n that follows in the next chunk belongs to it.
+        fresh = chunk[1:] if after_return and chunk.startswith(b"\n") else chunk
+        after_return = chunk.endswith(b"\r")
+        *lines, rest = _LINE_END.split(rest + fresh)
         complete = False
         for raw in lines:
             line = raw.decode("utf-8", errors="replace")

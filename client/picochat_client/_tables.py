@@ -21,7 +21,7 @@ CHECK_ORDER = {CheckStatus.BLOCK: 0, CheckStatus.WARN: 1, CheckStatus.PASS: 2}
 def gate_table(report: GateReport) -> RenderableType:
     """Every check, those that block first."""
     table = _table("check", "status", "measured", "threshold", "fix")
-    for index, (width, wraps) in enumerate(((20, True), (6, False), (15, False), (9, False), (None, True))):
+    for index, (width, wraps) in enumerate(((27, True), (6, False), (14, False), (8, False), (None, True))):
         column = table.columns[index]
         column.no_wrap = not wraps
         column.max_width = width

@@ -102,7 +102,7 @@ def _fetch(http: Http, route: str, part: Path, sha256: str, progress: Progress |
     patience = http.patience()
     while True:
         have = part.stat().st_size if part.exists() else 0
-        # Compressed bytes could neither be hashed nor resumed.
+        # Compressed bytes could not be resumed.
         headers = {"Accept-Encoding": "identity"}
         if have:
             headers |= {"Range": f"bytes={have}-", "If-Range": f'"{sha256}"'}
@@ -133,7 +133,7 @@ def _receive(
     done = have if resumes else 0
     total = done + int(response.headers.get("Content-Length", 0))
     with part.open("ab" if resumes else "wb") as file:
-        for chunk in response.iter_raw():
+        for chunk in response.iter_bytes():
             file.write(chunk)
             done += len(chunk)
             received()

@@ -82,8 +82,9 @@ class _Files:
             return [source]
         path = self._locate(source.path, "dataset.sources")
         if not path.is_dir():
+            _check_suffix(path)
             return [self._artifact(path, path.name, source, "dataset.sources")]
-        found = sorted(file for file in path.rglob("*") if _is_corpus_file(file, path))
+        found = [file for file in path.rglob("*") if _is_corpus_file(file, path)]
         if not found:
             raise SpecError(
                 Code.CORPUS_MISSING,
@@ -92,7 +93,7 @@ class _Files:
             )
         return [
             self._artifact(file, file.relative_to(path).as_posix(), source, "dataset.sources")
-            for file in found
+            for file in sorted(found, key=lambda file: file.relative_to(path).parts)
         ]
 
     def rows(self, source: FileSource, name: str) -> ArtifactSource:
@@ -130,6 +131,15 @@ class _Files:
         plain = _NOT_IN_A_NAME.sub("_", name)[-200:]
         plain = f"_{plain[1:]}" if plain[0] in ".-" else plain
         return ArtifactSource(type="artifact", digest=self.digests[path], name=plain, label=source.label)
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix.lower() not in CORPUS_SUFFIXES:
+        raise SpecError(
+            Code.FILE_UNREADABLE,
+            f"dataset.sources: {str(path)!r} should be one of {', '.join(CORPUS_SUFFIXES)}; convert it to text",
+            param="dataset.sources",
+        )
 
 
 def _is_corpus_file(file: Path, folder: Path) -> bool:

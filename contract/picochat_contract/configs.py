@@ -14,7 +14,7 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bf16"]
 GateProfile = Literal["none", "research", "first_release", "skill_release"]
 
-CORPUS_SUFFIXES = (".txt", ".md", ".jsonl", ".csv", ".py")
+CORPUS_SUFFIXES = (".txt", ".text", ".md", ".py", ".jsonl", ".csv")
 """Files that a folder source means; anything else in the folder is left out."""
 
 
