@@ -4,7 +4,7 @@ SQLite: a batch rebuild of a parent table with `foreign_keys=ON` silently delete
 ON DELETE CASCADE. So the pragma is off while revisions run and `foreign_key_check` runs before the commit.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from alembic import context
 from sqlalchemy import Connection, DateTime
@@ -46,7 +46,7 @@ def _check_foreign_keys(connection: Connection) -> None:
         raise RuntimeError(f"the migration left rows without their parent, nothing was changed: {broken[:5]}")
 
 
-def _render_item(kind: str, item: Any, autogen_context: Any) -> str | bool:
+def _render_item(kind: str, item: Any, autogen_context: Any) -> str | Literal[False]:
     """Write our own types as the plain ones that they store, so that a revision never imports the server."""
     if kind == "type" and isinstance(item, TypeDecorator) and isinstance(item.impl, DateTime):
         return "sa.DateTime(timezone=True)"

@@ -6,16 +6,25 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from anyio import to_thread
 from fastapi import FastAPI
 from picochat_contract.version import __version__
 
 from picochat_server import health, problems
+from picochat_server.artifacts.endpoints import router as artifacts_router
 from picochat_server.artifacts.store import LocalStore
+from picochat_server.bootstrap import with_secret
 from picochat_server.db import make_engine, make_read_sessions, make_sessions
+from picochat_server.gates.endpoints import router as gates_router
 from picochat_server.health import HttpMetrics, MeasureRequests
 from picochat_server.keys.endpoints import router as keys_router
+from picochat_server.loops.rounds import Rounds
 from picochat_server.middleware import BodyLimit, HostCheck, RequestId, allowed_hosts
+from picochat_server.releases.endpoints import router as releases_router
+from picochat_server.runs.endpoints import router as runs_router
+from picochat_server.runs.streams import router as streams_router
 from picochat_server.settings import Settings
+from picochat_server.worker_api.endpoints import router as worker_router
 
 logger = logging.getLogger(__name__)
 POOL_SIZE = 10
@@ -23,6 +32,16 @@ WORKER_POOL_SIZE = 5
 DESCRIPTION = (
     "Submit a training run, get every artifact and a verdict. Keys: `Authorization: Bearer pk_...`. "
     "Errors are RFC 9457 problem JSON with a stable `code`."
+)
+ROUTERS = (
+    runs_router,
+    streams_router,
+    gates_router,
+    artifacts_router,
+    releases_router,
+    worker_router,
+    keys_router,
+    health.router,
 )
 
 
@@ -37,10 +56,10 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
     )
-    _fill_state(app, settings)
+    _fill_state(app, with_secret(settings))
     problems.install(app)
     _add_middleware(app, settings)
-    for router in (health.router, keys_router):
+    for router in ROUTERS:
         app.include_router(router)
     return app
 
@@ -75,8 +94,14 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    state = app.state
+    rounds = Rounds(
+        state.settings, state.engines[0], state.sessions, state.store, started_at=state.started_at
+    )
+    rounds.start()
     try:
         yield
     finally:
-        app.state.closing.set()
+        state.closing.set()
+        await to_thread.run_sync(rounds.stop)
         dispose(app)

@@ -25,7 +25,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, make_url, text
 from sqlalchemy.orm import Session
 
-from picochat_server import models
+from picochat_server import models as _rows  # noqa: F401 - fills Base.metadata
 from picochat_server.auth import repository
 from picochat_server.auth.service import ensure_project, make_key, principal_of
 from picochat_server.db import Base, make_engine, make_sessions, transaction
@@ -35,9 +35,10 @@ logger = logging.getLogger(__name__)
 DEFAULT_PROJECT = "default"
 CLIENT_FILE = "client.json"
 WORKER_KEY_FILE = "worker.key"
+SECRET_FILE = "secret.key"  # noqa: S105 - the name of a file
 MIGRATION_LOCK = 7_460_001  # an arbitrary number that only migrations of picochat use
 LOCK_PATIENCE_SECONDS = 120
-KNOWN_TABLES = frozenset(models.Base.metadata.tables)
+KNOWN_TABLES = frozenset(Base.metadata.tables)
 
 
 class DatabaseRefused(Exception):  # noqa: N818 - reads as what happened
@@ -135,6 +136,18 @@ def first_start(settings: Settings, session: Session, *, url: str) -> FirstStart
     write_private(client_file, json.dumps({"url": url, "api_key": admin}) + "\n")
     write_private(worker_file, worker + "\n")
     return FirstStart(client_file=client_file, worker_key_file=worker_file, made_keys=made)
+
+
+def with_secret(settings: Settings) -> Settings:
+    """The settings with a secret: the given one, else that of home/secret.key, made if it is not there."""
+    if settings.secret_key:
+        return settings
+    path = settings.home / SECRET_FILE
+    prepare_folders(settings)
+    with _file_lock(path.with_suffix(".lock")):
+        if not path.exists():
+            write_private(path, secrets.token_urlsafe(48) + "\n")
+    return settings.model_copy(update={"secret_key": path.read_text().strip()})
 
 
 def has_keys(settings: Settings) -> bool:
