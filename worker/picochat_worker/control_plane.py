@@ -155,9 +155,11 @@ class AttemptChannel:
             try:
                 response = self._send("PATCH", f"{API}/artifacts/{sha256}", content=content, headers=headers)
             except Rejected as error:
-                if error.code != Code.UPLOAD_OFFSET or error.offset in (None, offset):
+                if error.code != Code.UPLOAD_OFFSET or error.offset is None:
                     raise
-                offset = error.offset or 0
+                if error.offset == offset:  # the request that this one repeats still holds the file
+                    raise Unreachable(error.detail) from error
+                offset = error.offset
                 continue
             answer = _parse(UploadOut, response)
             if answer.complete:

@@ -1,7 +1,6 @@
 """The processes of one attempt: start, ask to stop, kill, and make sure that none is left."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -9,18 +8,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from picochat_contract.exit_codes import StageExit
-
-from picochat_worker import launcher, rank
+from picochat_worker import launcher
 from picochat_worker.process_tree import Process, kill_all, members
 from picochat_worker.settings import ATTEMPT_MARK
 
-PYTHON_ISOLATED = ("-I", "-S")  # the launchers need nothing but the standard library
-SIGNAL_PRECEDENCE_NS = 5 * 10**9
+# The launcher needs nothing but the standard library.
+LAUNCHER = (sys.executable, "-I", "-S", launcher.__file__)
 
 
 class ProcessGroup:
-    """A stage process, or torchrun with its ranks, in a session of its own."""
+    """A stage process in a session of its own, and all that comes of it: torchrun's ranks, for one."""
 
     def __init__(
         self,
@@ -29,20 +26,17 @@ class ProcessGroup:
         environment: dict[str, str],
         folder: Path,
         log: Path,
-        ranks: Path | None,
     ) -> None:
         """Start `command` in `folder`, output straight to `log`: a pipe that nobody drains stalls a training.
 
-        `ranks` is where torchrun's ranks write how they ended; None for a single process. Start it from a
-        thread that outlives the stage: the kernel ties the stage's life to the starting thread.
+        Start it from a thread that outlives the stage: the kernel ties the stage's life to that thread.
         """
         self._mark = f"{ATTEMPT_MARK}={environment[ATTEMPT_MARK]}"
-        self._ranks = ranks
         self._known: set[tuple[int, int]] = set()
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             self._leader = subprocess.Popen(
-                [*_isolated(launcher.__file__), str(os.getpid()), "--", *command],
+                [*LAUNCHER, str(os.getpid()), "--", *command],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -57,13 +51,10 @@ class ProcessGroup:
 
     def poll(self) -> int | None:
         """The exit code once the leader has ended (negative: the signal), else None."""
-        code = self._leader.poll()
-        if code is None or self._ranks is None:
-            return code
-        return _rank_exit(self._ranks, code)
+        return self._leader.poll()
 
     def terminate(self) -> None:
-        """SIGTERM to the leader's group; torchrun passes it on to its ranks."""
+        """SIGTERM to the leader's group; a stage of several ranks passes it on to them."""
         self.members()  # remember the ranks while their parent still lives
         if self._leader.poll() is None:
             _signal_group(self._leader.pid, signal.SIGTERM)
@@ -74,54 +65,14 @@ class ProcessGroup:
         if self._leader.poll() is None:
             _signal_group(self._leader.pid, signal.SIGKILL)
         left = kill_all(self.members)
-        self._leader.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it is among those left
+            self._leader.wait(1)
         return left
 
     def members(self) -> list[Process]:
         return members(self._mark, self._known, session=self._leader.pid)
 
 
-def stage_command(
-    stage_command: Sequence[str],
-    arguments: Sequence[str],
-    *,
-    nproc: int,
-    torchrun: Sequence[str],
-    ranks: Path,
-) -> list[str]:
-    """The command line of a stage: the trainer itself, or torchrun over `nproc` of them."""
-    command = [*stage_command, *arguments]
-    if nproc == 1:
-        return command
-    ranks.mkdir(parents=True, exist_ok=True)
-    distributed = [*torchrun, "--standalone", f"--nproc_per_node={nproc}", "--no-python"]
-    return [*distributed, *_isolated(rank.__file__), str(ranks), "--", *command]
-
-
-def _isolated(script: str) -> list[str]:
-    return [sys.executable, *PYTHON_ISOLATED, script]
-
-
 def _signal_group(group: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, number)
-
-
-def _rank_exit(folder: Path, torchrun_code: int) -> int:
-    """How a torchrun stage ended: the first bad end of a rank, which is the cause of the others'.
-
-    Rank 0 writes the manifest last, so its 0 stands even if a finished rank died while unloading (gloo's
-    threads abort now and then). A kill from outside makes its neighbours fail within moments, and their
-    record may come first: a signal within a few seconds of the first end wins.
-    """
-    records = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
-    if records.get("0", {}).get("exit_code") == StageExit.DONE:
-        return StageExit.DONE
-    bad = sorted(
-        (record["time_ns"], record["exit_code"]) for record in records.values() if record["exit_code"]
-    )
-    if not bad:
-        return torchrun_code
-    first_time, first_code = bad[0]
-    killed = [code for time_ns, code in bad if code < 0 and time_ns - first_time < SIGNAL_PRECEDENCE_NS]
-    return int(killed[0] if killed else first_code)

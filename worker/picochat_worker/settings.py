@@ -1,6 +1,5 @@
 """Settings of the worker; the only module of the worker that reads the environment (PICOCHAT_WORKER_*)."""
 
-import math
 import os
 import platform
 import re
@@ -30,7 +29,7 @@ class WorkerSettings(BaseSettings):
     work_dir: Path | None = None
     """Folder of this worker alone; default ~/.picochat/worker/<name>."""
     store_dir: Path | None = None
-    """The server's artifact folder, where it is on this machine: inputs are then hard links, not downloads."""
+    """The server's artifact folder, where it is on this disk: inputs are then hard links, not downloads."""
     broker_url: str | None = None
     """redis:// address of the hints; None means that the worker only polls."""
     queue: str = "picochat"
@@ -40,8 +39,7 @@ class WorkerSettings(BaseSettings):
     fallback_poll_seconds: float = Field(default=30.0, gt=0)
     """The same beside a broker: the most that a lost hint can cost."""
     stage_command: tuple[str, ...] = (sys.executable, "-m", "picochat_trainer")
-    """Starts a stage; `<stage> --config FILE --out DIR` is added."""
-    torchrun_command: tuple[str, ...] = (sys.executable, "-m", "torch.distributed.run")
+    """Starts a stage, torchrun included where it has several ranks; `<stage> --config FILE --out DIR` is added."""
     device: Device = "auto"
     """Given to jobs that leave the device open."""
     nproc: int | None = Field(default=None, ge=1, le=64)
@@ -72,6 +70,4 @@ def stage_environment(attempt: str, settings: WorkerSettings) -> dict[str, str]:
         # The working directory is the run folder, whose names (base/, eval/) must not shadow packages.
         "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",
-        # torchrun would kill its ranks after 30 s; when to kill is ours to say.
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(settings.drain_seconds)),
     }

@@ -11,7 +11,6 @@ from pathlib import Path
 from picochat_contract.api import Claim
 from picochat_contract.errors import ContractError
 from picochat_contract.manifest import StageJob
-from picochat_contract.stages import STAGES
 from picochat_contract.states import Cause
 
 from picochat_worker.checkpoints import CheckpointUploader
@@ -23,7 +22,7 @@ from picochat_worker.heartbeat import Heartbeat
 from picochat_worker.lease import Lease
 from picochat_worker.outbox import Outbox
 from picochat_worker.outcome import Ending, Outcome, fault, judge
-from picochat_worker.process_group import ProcessGroup, stage_command
+from picochat_worker.process_group import ProcessGroup
 from picochat_worker.retry import until_answered
 from picochat_worker.settings import WorkerSettings, stage_environment
 from picochat_worker.stop_request import StopRequest, stop_reason
@@ -62,7 +61,7 @@ class Attempt:
         try:
             self._supervise()
         except LeaseLost as error:
-            logger.warning("lease lost, nothing more is sent: %s", error, extra=self._log_ids)
+            logger.warning("lease_lost: nothing more is sent; %s", error, extra=self._log_ids)
         except WorkerError as error:
             logger.error("attempt given up: %s", error, extra=self._log_ids)
         finally:
@@ -142,22 +141,14 @@ class Attempt:
         return judge(ending)
 
     def _start(self, workspace: Workspace) -> ProcessGroup:
-        job = self._job()
-        nproc = job.resources.nproc_per_node if STAGES[job.stage].distributed else 1
-        command = stage_command(
-            self._settings.stage_command,
-            stage_arguments(job.stage, workspace),
-            nproc=nproc,
-            torchrun=self._settings.torchrun_command,
-            ranks=workspace.ranks,
-        )
+        arguments = stage_arguments(self._claim.job.stage, workspace)
+        command = [*self._settings.stage_command, *arguments]
         logger.info("starting %s", " ".join(command), extra=self._log_ids)
         return ProcessGroup(
             command,
             environment=stage_environment(self._claim.attempt, self._settings),
             folder=workspace.run,
             log=workspace.log,
-            ranks=workspace.ranks if nproc > 1 else None,
         )
 
     def _watch(

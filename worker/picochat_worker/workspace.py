@@ -58,7 +58,6 @@ class Workspace:
         self.root = work_dir / ATTEMPTS / place
         self.run = self.root / "run"
         self.snapshots = self.root / "snapshots"
-        self.ranks = self.root / "ranks"
         self._claim = claim
         self._store_dir = store_dir
         self._stage = self.run / "stages" / claim.job.stage
@@ -163,7 +162,7 @@ class Workspace:
 
 def stored_file(store_dir: Path, digest: str) -> Path:
     """Where the server's local artifact folder keeps a digest."""
-    return store_dir / digest[:2] / digest
+    return store_dir / "objects" / digest[:2] / digest[2:4] / digest
 
 
 def stage_arguments(stage: StageName, workspace: Workspace) -> list[str]:
