@@ -17,9 +17,13 @@ from picochat_server.bootstrap import with_secret
 from picochat_server.db import make_engine, make_read_sessions, make_sessions
 from picochat_server.gates.endpoints import router as gates_router
 from picochat_server.health import HttpMetrics, MeasureRequests
+from picochat_server.inference.endpoints import router as inference_router
 from picochat_server.keys.endpoints import router as keys_router
 from picochat_server.loops.rounds import Rounds
 from picochat_server.middleware import BodyLimit, HostCheck, RequestId, allowed_hosts
+from picochat_server.pages.endpoints import router as pages_router
+from picochat_server.pages.errors import error_page
+from picochat_server.pages.session import BrowserSession
 from picochat_server.releases.endpoints import router as releases_router
 from picochat_server.runs.endpoints import router as runs_router
 from picochat_server.runs.streams import router as streams_router
@@ -41,6 +45,8 @@ ROUTERS = (
     releases_router,
     worker_router,
     keys_router,
+    inference_router,
+    pages_router,
     health.router,
 )
 
@@ -80,12 +86,14 @@ def _fill_state(app: FastAPI, settings: Settings) -> None:
     app.state.worker_sessions = make_sessions(worker_engine)
     app.state.store = LocalStore(settings.artifacts)
     app.state.metrics = HttpMetrics()
+    app.state.error_page = error_page
     app.state.closing = threading.Event()
     app.state.started_at = time.monotonic()
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """The last one added is the outermost."""
+    app.add_middleware(BrowserSession, secret_key=app.state.settings.secret_key)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(HostCheck, allowed=allowed_hosts(settings))
     app.add_middleware(MeasureRequests, metrics=app.state.metrics)

@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     """Serve models that no approved verdict covers; their answers say so."""
     model_idle_seconds: float = Field(default=600, gt=0)
     """A model process is stopped after this long without a request."""
+    model_command: str = ""
+    """Command line of a model process; default: this Python's `-m picochat_trainer serve`."""
 
     @field_validator("database_url")
     @classmethod
