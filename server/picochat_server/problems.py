@@ -114,7 +114,10 @@ def _contract_error(request: Request, error: Exception) -> Response:
 def _validation_error(request: Request, error: Exception) -> Response:
     first = cast(RequestValidationError, error).errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return answer(request, ApiProblem(422, Code.INVALID_REQUEST, f"{where}: {first['msg']}", param=where))
+    got = first.get("input")
+    shown = f"; got {got!r}"[:200] if isinstance(got, str | int | float) else ""
+    detail = f"{request.method} {request.url.path}: {where}: {first['msg']}{shown}"
+    return answer(request, ApiProblem(422, Code.INVALID_REQUEST, detail, param=where))
 
 
 def _http_exception(request: Request, error: Exception) -> Response:

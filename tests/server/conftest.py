@@ -6,19 +6,17 @@ The schema is made once: SQLite tests copy a template file, Postgres tests empty
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from picochat_server import bootstrap
 from picochat_server.app import create_app, dispose
-from picochat_server.auth.service import ensure_project, make_key
-from picochat_server.db import Base, make_engine, transaction
+from picochat_server.db import Base, make_engine
 from picochat_server.settings import Settings
 from sqlalchemy import text
+from support.apps import client_with, new_key, new_project
 
-BASE_URL = "http://127.0.0.1:7460"  # TestClient's own name would be refused as a bad host
 LEASE_SECONDS = 30.0
 GRACE_SECONDS = 15.0
 
@@ -77,8 +75,7 @@ def app(settings: Settings) -> Iterator[FastAPI]:
 
 @pytest.fixture
 def project_id(app: FastAPI) -> str:
-    with transaction(app.state.sessions) as session:
-        return ensure_project(session, bootstrap.DEFAULT_PROJECT).id
+    return new_project(app)
 
 
 @pytest.fixture
@@ -101,16 +98,6 @@ def client(app: FastAPI, admin_key: str) -> TestClient:
 def worker(app: FastAPI, worker_key: str) -> TestClient:
     """Speaks with a worker key."""
     return client_with(app, worker_key)
-
-
-def new_key(app: FastAPI, project_id: str, *scopes: str) -> str:
-    with transaction(app.state.sessions) as session:
-        return make_key(session, project_id, "+".join(scopes), scopes)[1]
-
-
-def client_with(app: FastAPI, key: str | None, **options: Any) -> TestClient:
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return TestClient(app, base_url=BASE_URL, headers=headers, **options)
 
 
 def _empty(url: str) -> None:

@@ -50,7 +50,7 @@ def candidates(
     )
     if stage_id is not None:
         query = query.where(Stage.id == stage_id)
-    return list(session.execute(query).tuples().all())
+    return [(run_id, stage_id) for run_id, stage_id in session.execute(query)]
 
 
 def take(
@@ -128,7 +128,7 @@ def late_stages(session: Session, extra_seconds: float, states: tuple[str, ...])
         .where(Stage.state.in_(states), Stage.lease_expires_at + extra_seconds < database_now())
         .order_by(Stage.lease_expires_at)
     )
-    return list(session.execute(query).tuples().all())
+    return [(run_id, stage_id) for run_id, stage_id in session.execute(query)]
 
 
 def lock_late_stage(session: Session, stage_id: str, extra_seconds: float, states: tuple[str, ...]) -> bool:

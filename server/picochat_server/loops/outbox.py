@@ -77,7 +77,8 @@ def forget_published(sessions: sessionmaker[Session]) -> None:
 def _waiting(sessions: sessionmaker[Session]) -> list[tuple[int, str]]:
     query = select(Outbox.id, Outbox.stage_id).where(Outbox.published_at.is_(None))
     with transaction(sessions) as session:
-        return list(session.execute(query.order_by(Outbox.id).limit(BATCH)).tuples().all())
+        rows = session.execute(query.order_by(Outbox.id).limit(BATCH))
+        return [(row_id, stage_id) for row_id, stage_id in rows]
 
 
 def _mark_published(sessions: sessionmaker[Session], row_ids: list[int]) -> None:

@@ -175,7 +175,7 @@ def metric_points(
         .where((counted.c.num_points - counted.c.place) % stride == 0)
         .order_by(counted.c.stage, counted.c.name, counted.c.step)
     )
-    return list(session.execute(query).tuples().all())
+    return [(stage, name, step, value) for stage, name, step, value in session.execute(query)]
 
 
 def is_done(stage: Stage) -> bool:
