@@ -34,7 +34,7 @@ def run_command(command: RunsAsMain, argv: Sequence[str] | None, *, prog_name: s
     except typer.TyperException as error:
         text = error.format_message().strip()
         if text:  # empty where the help was printed already
-            report_error("usage", f"{text} See `{_help_of(error, prog_name)}`.")
+            report_error("usage", f"{text.rstrip('.')}; see `{_help_of(error, prog_name)}`")
         return ClientExit.USAGE
     except ContractError as error:
         report_error(error.code, error.message)

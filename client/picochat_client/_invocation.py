@@ -1,10 +1,11 @@
 """What holds for one call of `picochat-client`, and how its answers are printed."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import httpx
+from picochat_contract.api import EventOut
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -47,7 +48,12 @@ class Invocation:
 
 
 def print_json(value: BaseModel) -> None:
-    print(value.model_dump_json(indent=2))
+    print(json.dumps(value.model_dump(mode="json"), indent=2))
+
+
+def print_event(event: EventOut, as_json: bool, line: Callable[[EventOut], str]) -> None:
+    """One line. The JSON is ASCII: some readers end a line at U+2028, and C1 characters steer terminals."""
+    print(json.dumps(event.model_dump(mode="json")) if as_json else line(event), flush=True)
 
 
 def print_rows(rows: Sequence[BaseModel], table: RenderableType, as_json: bool) -> None:

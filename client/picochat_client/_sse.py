@@ -112,7 +112,7 @@ class _Follower:
 
     def _stream(self) -> Iterator[EventOut]:
         """Events of one stream, until it ends, breaks or skips one."""
-        alive = False
+        alive, before = False, self._last
         try:
             with self._http.stream(
                 f"{self._run_path}/events/stream",
@@ -142,7 +142,8 @@ class _Follower:
                 self._streams = False  # the list answered this key, so only the stream is missing
         self._num_barren = 0 if alive else self._num_barren + 1
         self._streams = self._streams and self._num_barren < BARREN_STREAMS
-        self._http.clock.sleep(random.uniform(0.05, 0.3) if alive else POLL_SECONDS)
+        if self._last == before:
+            self._http.clock.sleep(random.uniform(0.05, 0.3) if alive else POLL_SECONDS)
 
 
 def _event_of(item: ServerSentEvent) -> EventOut | None:

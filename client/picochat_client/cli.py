@@ -23,7 +23,7 @@ from rich.text import Text
 from picochat_client import _tables
 from picochat_client._client import Client
 from picochat_client._edge import run_command
-from picochat_client._invocation import PROGRAM, Invocation, print_json, print_rows
+from picochat_client._invocation import PROGRAM, Invocation, print_event, print_json, print_rows
 from picochat_client._terminal import size
 from picochat_client._waiting import wait_for_outcome
 from picochat_client.outcome import outcome_of, verdict_exit
@@ -148,7 +148,7 @@ def logs(
     with _open(context, follow) as client:
         for event in client.runs.events(run, follow=follow):
             if event.type is EventType.LOG and stage in (None, event.stage):
-                print(event.model_dump_json() if as_json else _tables.log_line(event), flush=True)
+                print_event(event, as_json, _tables.log_line)
 
 
 @app.command()
@@ -162,7 +162,7 @@ def events(
     """Print the events of a run (JSON: one event per line)."""
     with _open(context, follow) as client:
         for event in client.runs.events(run, after=after, follow=follow):
-            print(event.model_dump_json() if as_json else _tables.event_line(event), flush=True)
+            print_event(event, as_json, _tables.event_line)
 
 
 @app.command()

@@ -96,7 +96,7 @@ def _stand_in(name: str) -> typer.Typer:
     summary = COMMANDS.get(name)
     needs = "" if summary is None or _is_installed(summary) else f" {_needs(summary)}"
     stand_in = typer.Typer(add_completion=False, rich_markup_mode=None)
-    stand_in.command(name, help=f"{summary.text if summary else name}{needs}")(lambda: None)
+    stand_in.command(name, short_help=f"{summary.text if summary else name}{needs}")(lambda: None)
     return stand_in
 
 

@@ -110,7 +110,7 @@ class _Files:
     def _locate(self, name: str, param: str) -> Path:
         """A relative path starts at the spec's folder or, failing that, at the working directory."""
         given = Path(name).expanduser()
-        tried = list(dict.fromkeys([(self._folder / given).resolve(), given.resolve()]))
+        tried = list(dict.fromkeys([(self._folder / given).absolute(), given.absolute()]))
         for path in tried:
             if path.exists():
                 return path

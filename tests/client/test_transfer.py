@@ -1,4 +1,5 @@
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -48,7 +49,7 @@ class CutDownloads:
         whole = self.server.handle(request)
         self.busy = False
 
-        def body():  # type: ignore[no-untyped-def]
+        def body() -> Iterator[bytes]:
             yield whole.content[: self.cut_after]
             raise httpx.ReadError("cut on purpose", request=request)
 
