@@ -99,7 +99,14 @@ STAGES: dict[StageName, StageDefinition] = {
             name=N.GATE,
             config=GateConfig,
             needs=(N.DATASET, N.BASE, N.SFT, N.FIT, N.EVAL),
-            inputs=(*layout.EVIDENCE_PATHS.values(), f"{layout.SFT_CHECKPOINT}/{layout.WEIGHTS}"),
+            inputs=(
+                # the data files only for their digests: the honesty report must be about these
+                layout.CORPUS,
+                layout.CHAT,
+                layout.EVAL,
+                *layout.EVIDENCE_PATHS.values(),
+                f"{layout.SFT_CHECKPOINT}/{layout.WEIGHTS}",
+            ),
         ),
         StageDefinition(
             name=N.REPORT,

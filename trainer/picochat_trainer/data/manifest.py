@@ -1,18 +1,46 @@
-"""`corpus_manifest.json` and `corpus_report.md`: what lies in a corpus, for programs and for people.
+"""Writes a corpus with `corpus_manifest.json` and `corpus_report.md`: what lies in it, for programs and for people.
 
 No times and no absolute paths, so that equal input gives equal files.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
 from picochat_contract.configs import FileSource, Source
 
-from picochat_trainer.data.corpus import Corpus, FileRecord
+from picochat_trainer.atomic import write_json, write_text
+from picochat_trainer.data.corpus import Corpus, FileRecord, build_corpus
 from picochat_trainer.data.readiness import judge_corpus
+from picochat_trainer.data.sources import SourceFile
 
 REPORTED_FILES: Final = 25  # rows of the report's table; the manifest has all
+
+
+def write_corpus(
+    files: Iterable[SourceFile],
+    sources: Sequence[Source],
+    *,
+    min_score: float,
+    corpus_path: Path,
+    manifest_path: Path,
+    report_path: Path,
+) -> Corpus:
+    """Build the corpus from `files` and write it with its manifest and report; nothing is left of a failed build."""
+    partial = corpus_path.with_name(f".{corpus_path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8", newline="\n") as out:
+            corpus = build_corpus(files, min_score=min_score, out=out)
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(corpus_path)
+    finally:
+        partial.unlink(missing_ok=True)
+    write_json(manifest_path, corpus_manifest(corpus, sources))
+    write_text(report_path, corpus_report(corpus))
+    return corpus
 
 
 def corpus_manifest(corpus: Corpus, sources: Sequence[Source] = ()) -> dict[str, Any]:

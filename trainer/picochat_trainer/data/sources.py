@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pydoc_data import topics
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from picochat_contract.configs import ArtifactSource, FileSource, PydocSource, Source
 from picochat_contract.errors import Code, ContractError
+
+if TYPE_CHECKING:
+    import _csv  # the only name of the type of csv.reader()
 
 TEXT_FIELD: Final = "text"  # of .jsonl rows and .csv columns
 TEXT_EXTENSIONS: Final = (".txt", ".text", ".md", ".py")
@@ -181,7 +184,7 @@ def _csv_texts(text: str, name: str) -> Iterator[tuple[int, str]] | None:
     return _csv_rows(reader, header, name)
 
 
-def _csv_rows(reader: "csv._reader", header: list[str], name: str) -> Iterator[tuple[int, str]]:
+def _csv_rows(reader: "_csv.Reader", header: list[str], name: str) -> Iterator[tuple[int, str]]:
     column = header.index(TEXT_FIELD)
     start = reader.line_num + 1
     try:

@@ -117,7 +117,7 @@ def _eval_item(question: Question, style: AnswerStyle, line: int) -> EvalItem:
         split="heldout",
         level=question.level,
         reference_answer=question.answer,
-        max_words=_max_words(question, style),
+        max_words=None if is_choice else _max_words(question, style),
         choice_labels=question.choice_labels,
         correct_choice=question.answer if is_choice else None,
         normalized_answer=None if is_choice else question.final_answer,

@@ -1,0 +1,1 @@
+"""Judging replies by transparent rules, and counting them into evidence."""

@@ -1,0 +1,89 @@
+"""Eval: the SFT model on items that share nothing with its training rows.
+
+Writes eval/eval_report.json (evidence for the gate) and eval/report.md.
+"""
+
+from pathlib import Path
+
+from picochat_contract import layout
+from picochat_contract.configs import EvalConfig
+from picochat_contract.errors import Code, ContractError
+from picochat_contract.evidence import EvalEvidence, Score
+
+from picochat_trainer.atomic import file_sha256, write_json, write_text
+from picochat_trainer.context import StageContext
+from picochat_trainer.inference.engine import Engine
+from picochat_trainer.scoring.report import report_json, report_markdown
+from picochat_trainer.scoring.session import Session
+from picochat_trainer.scoring.tally import eval_evidence
+from picochat_trainer.tokenizer import Tokenizer
+from picochat_trainer.tuning.rows import read_eval
+
+NUM_SAMPLES = 3  # replies shown on the run's page
+
+
+def run(context: StageContext, config: EvalConfig) -> dict[str, float]:
+    items = read_eval(context.path(layout.EVAL))
+    corpus = context.path(layout.CORPUS) if any(item.require_corpus_support for item in items) else None
+    _require_corpus(corpus)
+    checkpoint = context.path(layout.SFT_CHECKPOINT)
+    tokenizer_path = context.path(layout.TOKENIZER)
+    session = Session(
+        engine=Engine.load(checkpoint, tokenizer_path, context.device),
+        tokenizer=Tokenizer.load(tokenizer_path),
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        seed=config.seed,
+    )
+    judgements = session.run(
+        items,
+        corpus=corpus,
+        on_done=lambda done: context.events.progress(done, len(items), "items"),
+    )
+    evidence = eval_evidence(judgements, file_sha256(checkpoint / layout.WEIGHTS))
+    report = report_json(evidence, judgements, config.model_dump(mode="json"))
+    write_json(context.output(layout.EVAL_REPORT), report)
+    write_text(
+        context.output("eval/report.md"), report_markdown("Eval", headline_scores(evidence), judgements)
+    )
+    for judgement in judgements[:NUM_SAMPLES]:
+        context.events.sample(f"eval line {judgement.line}", judgement.user, judgement.reply)
+    context.events.log(
+        "info", f"{evidence.overall.num_passed} of {evidence.overall.num_examples} eval items pass"
+    )
+    return _metrics(evidence)
+
+
+def headline_scores(evidence: EvalEvidence) -> dict[str, Score]:
+    """The scores of the report's first table, and of the run summary."""
+    return {
+        "all items": evidence.overall,
+        "non-choice": evidence.non_choice,
+        **evidence.groups,
+        "unanswerable items refused": evidence.unsafe_refusal,
+        "answerable items answered": evidence.benign_answered,
+        "prompt echo (less is better)": evidence.prompt_echo,
+        "forbidden phrases (less is better)": evidence.unsupported_claims,
+    }
+
+
+def _metrics(evidence: EvalEvidence) -> dict[str, float]:
+    """Only what was measured."""
+    scores = {
+        "eval_pass_rate": evidence.overall,
+        "eval_non_choice_pass_rate": evidence.non_choice,
+        **{f"eval_{name}_pass_rate": score for name, score in evidence.groups.items()},
+    }
+    metrics = {name: score.pass_rate for name, score in scores.items() if score.num_examples}
+    if "choice" in evidence.groups:
+        metrics["choice_accuracy_adjusted"] = evidence.choice_accuracy_adjusted
+    return metrics
+
+
+def _require_corpus(corpus: Path | None) -> None:
+    if corpus is not None and not corpus.exists():
+        raise ContractError(
+            Code.CORPUS_MISSING,
+            f"the eval asks for support by the corpus, and there is none at {corpus}; give --support-corpus",
+            param=layout.CORPUS,
+        )
