@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from picochat_contract.ids import ID_PATTERN
 from picochat_contract.manifest import OutputFile
 from sqlalchemy import Table, delete, exists, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -15,6 +16,8 @@ BATCH = 1_000  # digests in one IN list; SQLite allows 32,766 variables in a sta
 
 
 def has_run(session: Session, project_id: str, run_id: str) -> bool:
+    if not ID_PATTERN.fullmatch(run_id):
+        return False  # Postgres raises an error over some characters, such as NUL
     found = session.scalar(select(Run.id).where(Run.id == run_id, Run.project_id == project_id))
     return found is not None
 
@@ -25,6 +28,8 @@ def project_of_run(session: Session, run_id: str) -> str:
 
 def lock_stage_of(session: Session, attempt_id: str, project_id: str) -> bool:
     """Lock the stage of an attempt until the transaction ends, so that no take-over slips in between."""
+    if not ID_PATTERN.fullmatch(attempt_id):
+        return False
     statement = (
         select(Stage.id)
         .join(Attempt, Attempt.stage_id == Stage.id)

@@ -62,7 +62,8 @@ def artifact_at(session: Session, project_id: str, run_id: str, path: str) -> tu
         check_artifact_path(path)
     except ContractError as error:
         raise ApiProblem(400, error.code, error.message, param=error.param) from error
-    rows = repository.outputs_of_run(session, project_id, run_id, path=path)
+    known = repository.has_run(session, project_id, run_id)
+    rows = repository.outputs_of_run(session, project_id, run_id, path=path) if known else []
     if not rows:
         raise ApiProblem(
             404, Code.NOT_FOUND, f"no artifact {path!r} in run {run_id[:80]!r} of this project", param="path"

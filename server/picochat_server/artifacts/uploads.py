@@ -161,7 +161,9 @@ def _fence(session: Session, sender: Sender) -> None:
     """Raise 409 `lease_lost` unless the sender's attempt, if it has one, still holds its stage."""
     if sender.lease is None:
         return
-    if not repository.lock_stage_of(session, sender.lease.attempt_id, sender.project_id):
+    # A token is hexadecimal; comparing any other text in constant time is an error.
+    is_plain = sender.lease.token.isascii()
+    if not is_plain or not repository.lock_stage_of(session, sender.lease.attempt_id, sender.project_id):
         raise ApiProblem(409, Code.LEASE_LOST, "this project has no such attempt; stop it and claim again")
     fence(session, sender.lease.attempt_id, sender.lease.token)
 

@@ -1,5 +1,6 @@
 """SQL of the gate reports."""
 
+from picochat_contract.ids import ID_PATTERN
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -20,6 +21,8 @@ def by_id(session: Session, report_id: str) -> GateReportRow | None:
 
 
 def run_in_project(session: Session, project_id: str, run_id: str) -> Run | None:
+    if not ID_PATTERN.fullmatch(run_id):
+        return None  # Postgres raises an error over some characters, such as NUL
     return session.scalar(select(Run).where(Run.id == run_id, Run.project_id == project_id))
 
 

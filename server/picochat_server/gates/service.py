@@ -23,7 +23,7 @@ from picochat_server.gates import repository, signing
 from picochat_server.gates.evidence import SUBJECT, collect
 from picochat_server.models import GateReportRow, Run
 from picochat_server.problems import ApiProblem, not_found
-from picochat_server.runs import events
+from picochat_server.runs.events import append
 from picochat_server.settings import Settings
 
 AGAIN = "submit the run again: stages that did not change are reused and the gate decides anew"
@@ -53,7 +53,7 @@ def decide_run(session: Session, store: LocalStore, settings: Settings, run: Run
         "blocking": [check.id for check in report.blocking],
         "subject": report.subject,
     }
-    events.append(session, run, EventType.GATE, StageName.GATE, None, data)
+    append(session, run, EventType.GATE, StageName.GATE, None, data)
     session.flush()
     return report.verdict
 

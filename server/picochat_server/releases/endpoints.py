@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from picochat_contract.api import API, Page, ReleaseIn, ReleaseOut
+from picochat_contract.ids import ID_PATTERN
 
 from picochat_server.auth.deps import SessionDep, require
 from picochat_server.auth.principal import Principal
@@ -35,7 +36,7 @@ def create_release(
 def get_releases(
     session: SessionDep,
     principal: Annotated[Principal, Depends(require("runs:read"))],
-    after: str | None = None,
+    after: Annotated[str | None, Query(pattern=ID_PATTERN.pattern)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
 ) -> Page[ReleaseOut]:
     """The project's releases, newest first."""

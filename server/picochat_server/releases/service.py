@@ -1,5 +1,6 @@
 """Release a run under a name: only with an approved verdict that still applies at this moment."""
 
+import re
 from datetime import UTC, datetime
 
 from picochat_contract.api import Page, ReleaseIn, ReleaseOut
@@ -17,6 +18,8 @@ from picochat_server.models import GateReportRow, Release, Run
 from picochat_server.problems import ApiProblem, not_found
 from picochat_server.releases import repository
 from picochat_server.settings import Settings
+
+RELEASE_OR_RUN = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 def release(
@@ -49,6 +52,8 @@ def released(session: Session, project_id: str, name_or_run: str) -> Release | N
     None also where policy or checkpoint were recorded anew since. Signature and bytes are checked by
     `gates.service.verify_row`, which a server of models calls when it loads one.
     """
+    if not RELEASE_OR_RUN.fullmatch(name_or_run):
+        return None
     row = repository.newest_of_run(session, project_id, name_or_run)
     row = row or repository.newest(session, project_id, name_or_run)
     if row is None:
