@@ -5,14 +5,14 @@ the size of the files. Not here: near-duplicates, answers, n-gram overlap.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from picochat_trainer.atomic import file_sha256
-from picochat_trainer.data.normalize import normal_form, words
-from picochat_trainer.data.phrases import PhraseIndex
+from picochat_trainer.data.normalize import normal_form
+from picochat_trainer.data.phrases import PhraseIndex, words_of_file
 from picochat_trainer.data.readiness import Status
 from picochat_trainer.tuning.rows import ChatRow, EvalItem, Row, read_chat, read_eval
 
@@ -118,7 +118,7 @@ def _corpus_hits(items: Sequence[EvalItem], corpus: Path) -> tuple[list[Finding]
     keys = list(wanted)
     first_line: dict[str, int] = {}
     counts: dict[str, int] = defaultdict(int)
-    for phrase, line in index.matches(_corpus_tokens(corpus)):
+    for phrase, line in index.matches(words_of_file(corpus)):
         first_line.setdefault(keys[phrase], line)
         counts[keys[phrase]] += 1
     texts = _lines(corpus, set(first_line.values()))
@@ -128,13 +128,6 @@ def _corpus_hits(items: Sequence[EvalItem], corpus: Path) -> tuple[list[Finding]
         for item in wanted[key]
     ]
     return findings, sum(len(same) for same in wanted.values())
-
-
-def _corpus_tokens(corpus: Path) -> Iterator[tuple[str, int]]:
-    with corpus.open(encoding="utf-8", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
-            for word in words(line):
-                yield word, number
 
 
 def _lines(corpus: Path, numbers: set[int]) -> dict[int, str]:

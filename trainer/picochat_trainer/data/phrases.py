@@ -6,6 +6,31 @@ Time is linear in the words of the text plus the words of the phrases, however a
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from picochat_contract.errors import Code, ContractError
+
+from picochat_trainer.data.normalize import words
+
+
+def words_of_file(path: Path) -> Iterator[tuple[str, int]]:
+    """Every word of a text file in normal form, with its line number; memory holds one line."""
+    number = 0
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                for word in words(line):
+                    yield word, number
+    except FileNotFoundError as error:
+        raise ContractError(
+            Code.CORPUS_MISSING, f"no corpus at {path}: expected a text file", param=str(path)
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ContractError(
+            Code.FILE_UNREADABLE,
+            f"{path}, after line {number}: expected UTF-8 text ({error.reason}); build the corpus again",
+            param=str(path),
+        ) from error
 
 
 @dataclass

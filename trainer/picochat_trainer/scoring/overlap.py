@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from picochat_trainer.data.normalize import words
-from picochat_trainer.data.phrases import PhraseIndex
+from picochat_trainer.data.phrases import PhraseIndex, words_of_file
 
 RUN_WORDS: Final = 3  # words in a row that must stand in the corpus to be supported by it
 
@@ -42,17 +42,10 @@ def corpus_support(replies: Sequence[str], corpus: Path) -> list[float | None]:
     """
     wanted = [list(dict.fromkeys(_runs(words(reply), keep_short=True))) for reply in replies]
     runs = list(dict.fromkeys(run for of_reply in wanted for run in of_reply))
-    found = {runs[index] for index, _ in PhraseIndex(runs).matches(_corpus_words(corpus))} if runs else set()
+    found = {runs[index] for index, _ in PhraseIndex(runs).matches(words_of_file(corpus))} if runs else set()
     return [
         sum(run in found for run in of_reply) / len(of_reply) if of_reply else None for of_reply in wanted
     ]
-
-
-def _corpus_words(corpus: Path) -> Iterator[tuple[str, int]]:
-    with corpus.open(encoding="utf-8", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
-            for word in words(line):
-                yield word, number
 
 
 def _runs(tokens: list[str], *, keep_short: bool = False) -> Iterator[tuple[str, ...]]:

@@ -56,6 +56,19 @@ def eval_evidence(judgements: Sequence[Judgement], subject: str) -> EvalEvidence
     )
 
 
+def headline_scores(evidence: EvalEvidence) -> dict[str, Score]:
+    """The scores of the report's first table, and of the run summary."""
+    return {
+        "all items": evidence.overall,
+        "non-choice": evidence.non_choice,
+        **evidence.groups,
+        "unanswerable items refused": evidence.unsafe_refusal,
+        "answerable items answered": evidence.benign_answered,
+        "prompt echo (less is better)": evidence.prompt_echo,
+        "forbidden phrases (less is better)": evidence.unsupported_claims,
+    }
+
+
 def choice_above_chance(judgements: Sequence[Judgement]) -> tuple[float, float]:
     """Expected accuracy of guessing, and (accuracy - guessing) / (1 - guessing); (0, 0) without choice items."""
     choices = [j for j in judgements if j.is_choice]

@@ -8,14 +8,14 @@ from pathlib import Path
 from picochat_contract import layout
 from picochat_contract.configs import EvalConfig
 from picochat_contract.errors import Code, ContractError
-from picochat_contract.evidence import EvalEvidence, Score
+from picochat_contract.evidence import EvalEvidence
 
 from picochat_trainer.atomic import file_sha256, write_json, write_text
 from picochat_trainer.context import StageContext
 from picochat_trainer.inference.engine import Engine
 from picochat_trainer.scoring.report import report_json, report_markdown
 from picochat_trainer.scoring.session import Session
-from picochat_trainer.scoring.tally import eval_evidence
+from picochat_trainer.scoring.tally import eval_evidence, headline_scores
 from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tuning.rows import read_eval
 
@@ -52,19 +52,6 @@ def run(context: StageContext, config: EvalConfig) -> dict[str, float]:
         "info", f"{evidence.overall.num_passed} of {evidence.overall.num_examples} eval items pass"
     )
     return _metrics(evidence)
-
-
-def headline_scores(evidence: EvalEvidence) -> dict[str, Score]:
-    """The scores of the report's first table, and of the run summary."""
-    return {
-        "all items": evidence.overall,
-        "non-choice": evidence.non_choice,
-        **evidence.groups,
-        "unanswerable items refused": evidence.unsafe_refusal,
-        "answerable items answered": evidence.benign_answered,
-        "prompt echo (less is better)": evidence.prompt_echo,
-        "forbidden phrases (less is better)": evidence.unsupported_claims,
-    }
 
 
 def _metrics(evidence: EvalEvidence) -> dict[str, float]:
