@@ -64,7 +64,7 @@ def run(context: StageContext, config: BaseConfig) -> dict[str, float]:
         return {}
     last = Metadata(kind="last", step=outcome.state.step, losses=losses_of(outcome.state.losses[-1]))
     save_weights(context.output(LAST), weights_of(model), last)
-    return _report(context, config, tokenizer, split, model, outcome)
+    return _report(context, config, tokenizer, split, outcome)
 
 
 def _read_data(context: StageContext, config: BaseConfig, tokenizer: Tokenizer) -> Split:
@@ -133,14 +133,14 @@ def _report(
     config: BaseConfig,
     tokenizer: Tokenizer,
     split: Split,
-    model: GPT,
     outcome: Outcome,
 ) -> dict[str, float]:
     """Measure the best checkpoint in float32 and write everything down."""
     best_dir = context.output(layout.BASE_BEST)
     context.scratch(f"{layout.BASE_BEST}{PREVIOUS}")
+    model = GPT(config.model, tokenizer.vocab_size)
     model.load_state_dict(load_weights(best_dir)[2])
-    model.eval()
+    model.to(context.device).eval()
     validator = _validator(config, split, tokenizer)
     final = validator(model)
     unigram_bpb = validator.unigram_bpb(split.train.tokens)

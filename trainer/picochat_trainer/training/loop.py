@@ -20,7 +20,7 @@ from picochat_trainer.context import Interrupted, StageContext
 from picochat_trainer.model.gpt import IGNORE_INDEX
 from picochat_trainer.training import distributed
 from picochat_trainer.training.checkpoint import LossPoint, Metadata, TrainingState, losses_of, save_weights
-from picochat_trainer.training.compiled import LossModule, compile_loss
+from picochat_trainer.training.compiled import LossModule, compile_loss, eager
 from picochat_trainer.training.hardware import autocast, autocast_dtype, should_compile
 from picochat_trainer.training.optim import make_optimizer, set_learning_rate
 from picochat_trainer.training.reader import StepBatch
@@ -223,7 +223,7 @@ class Trainer:
     def _run_validator(self) -> Validation:
         self.model.eval()
         try:
-            with autocast(self.context.device, self.dtype):
+            with eager(), autocast(self.context.device, self.dtype):
                 return self.training.validator(self.model)
         finally:
             self.model.train()
@@ -261,13 +261,12 @@ class Trainer:
 
     def _build_loss_module(self) -> tuple[nn.Module, bool]:
         self.model.train()
-        eager = LossModule(self.model)
-        module: nn.Module = eager
+        module = LossModule(self.model)
         compiled = False
         if self.state.stop_reason is None and should_compile(self.config, self.context.device):
             with self.clock.measure("compile"):
                 shapes = self.training.batches.shapes()
-                module, compiled = compile_loss(eager, shapes, self.context, self.dtype)
+                module, compiled = compile_loss(module, shapes, self.context, self.dtype)
         return distributed.wrap(module, self.context.device), compiled
 
     def _to_device(self, tensor: Tensor) -> Tensor:
