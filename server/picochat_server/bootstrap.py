@@ -21,7 +21,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, make_url, text
 from sqlalchemy.orm import Session
 
@@ -101,6 +101,15 @@ def differences(settings: Settings) -> list[Any]:
         return list(compare_metadata(context, Base.metadata))
 
 
+def write_revision(settings: Settings, message: str) -> str:
+    """Write a revision that brings the migrated database to the models; return its path."""
+    with _engine(settings) as engine, engine.connect() as connection, connection.begin():
+        number = f"{int(_head()) + 1:04d}"
+        script = command.revision(alembic_config(connection), message, autogenerate=True, rev_id=number)
+    assert isinstance(script, Script), "one revision was asked for"
+    return script.path
+
+
 def alembic_config(connection: Connection | None = None) -> Config:
     """Alembic's configuration, made in code: there is no alembic.ini."""
     config = Config()
@@ -125,14 +134,14 @@ def first_start(settings: Settings, session: Session, *, url: str) -> FirstStart
     project = ensure_project(session, DEFAULT_PROJECT)
     client_file = settings.home / CLIENT_FILE
     worker_file = settings.home / WORKER_KEY_FILE
-    admin = _stored_key(session, _client_key(client_file))
+    admin = _stored_key(session, client_key(client_file))
     if admin is None:
         _, admin = make_key(session, project.id, "first admin", ["admin"])
     worker = _stored_key(session, worker_file.read_text().strip() if worker_file.exists() else "")
     made_worker = worker is None
     if worker is None:
         _, worker = make_key(session, project.id, "embedded worker", ["worker"])
-    made = made_worker or _client_key(client_file) != admin
+    made = made_worker or client_key(client_file) != admin
     write_private(client_file, json.dumps({"url": url, "api_key": admin}) + "\n")
     write_private(worker_file, worker + "\n")
     return FirstStart(client_file=client_file, worker_key_file=worker_file, made_keys=made)
@@ -155,6 +164,14 @@ def has_keys(settings: Settings) -> bool:
         return repository.count_keys(session) > 0
 
 
+def client_key(path: Path) -> str:
+    """The key in a client file; empty where there is none."""
+    try:
+        return str(json.loads(path.read_text()).get("api_key", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""  # not there, or not ours: a new one is written
+
+
 def write_private(path: Path, content: str) -> None:
     """Write a file that only its owner reads, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -167,13 +184,6 @@ def write_private(path: Path, content: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _client_key(path: Path) -> str:
-    try:
-        return str(json.loads(path.read_text()).get("api_key", ""))
-    except (OSError, ValueError, AttributeError):
-        return ""  # not there, or not ours: a new one is written
 
 
 def _stored_key(session: Session, secret: str) -> str | None:
