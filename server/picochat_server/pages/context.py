@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from picochat_contract.api import ArtifactOut, AttemptOut, RunOut, RunSummary, StageOut
-from picochat_contract.gate import Check, GateReport
+from picochat_contract.gate import Check, CheckStatus, GateReport
 from picochat_contract.states import RUN_FINAL, DesiredState, RunState
 
 from picochat_server.pages.curves import Chart
@@ -107,6 +107,12 @@ class Gate:
     lapsed: str | None
     """Why the verdict does not apply any more; None while it does."""
     advice_verdict: str | None
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """All checks: those that block first, then those that warn."""
+        passed = [check for check in self.report.checks if check.status is CheckStatus.PASS]
+        return (*self.in_the_way, *passed)
 
     @property
     def in_the_way(self) -> tuple[Check, ...]:

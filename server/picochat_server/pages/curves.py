@@ -8,8 +8,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 560, 220
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 26
+WIDTH, HEIGHT = 380, 180  # near the width at which a chart is shown, so that its text keeps its size
+LEFT, RIGHT, TOP, BOTTOM = 42, 16, 8, 24
 MAX_POINTS = 400
 MAX_TICKS = 5
 DASHES = ("", "5 3", "1.5 3")  # lines differ by dash as well as by colour

@@ -55,4 +55,6 @@ def percent(value: float | None) -> str:
 
 def compact(value: float | None) -> str:
     """A measured number or threshold without needless zeros."""
-    return NOT_MEASURED if value is None else f"{value:.4g}"
+    if value is None:
+        return NOT_MEASURED
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"

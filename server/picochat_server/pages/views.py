@@ -46,7 +46,7 @@ CHARTS = (
 )
 FIGURES = (
     ("val_bpb", "Validation BPB", "base model, held-out text, lower is better"),
-    ("unigram_bpb", "Unigram baseline", "BPB of word counts alone on the same text"),
+    ("unigram_bpb", "Unigram baseline", "BPB of token counts alone on the same text"),
     ("eval_pass_rate", "Eval pass rate", "all eval items"),
     ("tokens_per_second", "Tokens per second", "base training"),
 )

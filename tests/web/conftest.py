@@ -1,0 +1,100 @@
+"""An app with a database of its own (SQLite: the pages' SQL runs on both databases in tests/server) and browsers."""
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from picochat_server import bootstrap
+from picochat_server.app import create_app, dispose
+from picochat_server.auth.service import ensure_project, make_key
+from picochat_server.db import transaction
+from picochat_server.settings import Settings
+
+BASE_URL = "http://127.0.0.1:7460"
+START_SECONDS = 20
+
+
+@pytest.fixture(scope="session")
+def database_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("template")
+    bootstrap.migrate(Settings(home=home, database_url=""))
+    return home
+
+
+@pytest.fixture
+def app(database_template: Path, tmp_path: Path) -> Iterator[FastAPI]:
+    shutil.copytree(database_template, tmp_path / "home")
+    app = create_app(Settings(home=tmp_path / "home", database_url="", secret_key="test secret"))
+    yield app
+    dispose(app)
+
+
+@pytest.fixture
+def project_id(app: FastAPI) -> str:
+    with transaction(app.state.sessions) as session:
+        return ensure_project(session, bootstrap.DEFAULT_PROJECT).id
+
+
+@dataclass(frozen=True)
+class Key:
+    id: str
+    secret: str
+
+
+def new_key(app: FastAPI, project_id: str, *scopes: str) -> Key:
+    with transaction(app.state.sessions) as session:
+        key, secret = make_key(session, project_id, "laptop", scopes)
+        return Key(key.id, secret)
+
+
+def browser(app: FastAPI) -> TestClient:
+    """A client that behaves like a browser: asks for HTML, keeps cookies, sends its origin with forms."""
+    headers = {"Accept": "text/html", "Origin": BASE_URL}
+    return TestClient(app, base_url=BASE_URL, headers=headers, follow_redirects=False)
+
+
+@pytest.fixture
+def key(app: FastAPI, project_id: str) -> Key:
+    return new_key(app, project_id, "admin")
+
+
+@pytest.fixture
+def anonymous(app: FastAPI) -> TestClient:
+    return browser(app)
+
+
+@pytest.fixture
+def logged_in(app: FastAPI, key: Key) -> TestClient:
+    return log_in(app, key)
+
+
+def log_in(app: FastAPI, key: Key) -> TestClient:
+    client = browser(app)
+    assert client.post("/login", data={"key": key.secret}).status_code == 303
+    return client
+
+
+@pytest.fixture
+def site(app: FastAPI) -> Iterator[str]:
+    """Address of the app behind a real server."""
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not server.started:
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(START_SECONDS)
