@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from picochat_contract.api import ClaimIn
+from picochat_contract.api import Claim, ClaimIn
+from picochat_contract.manifest import StageJob
+from picochat_contract.stages import StageName
 from picochat_worker.control_plane import ControlPlane
 from picochat_worker.settings import WorkerSettings
 from picochat_worker.stop_request import StopRequest
@@ -30,6 +32,24 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 20) -> An
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.02)
     return answer
+
+
+def make_claim(**given: object) -> Claim:
+    fields = {
+        "attempt": "att_1",
+        "run": "run_1",
+        "run_name": "r",
+        "stage": "stg_1",
+        "lease_token": "t",
+        "epoch": 3,
+        "lease_seconds": 30,
+        "grace_seconds": 15,
+        "job": StageJob(stage=StageName.BASE, config={}),
+        "inputs": [],
+        "sources": [],
+        "resume": None,
+    }
+    return Claim.model_validate({**fields, **given})
 
 
 def alive(pid: int) -> bool:

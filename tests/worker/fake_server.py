@@ -53,7 +53,6 @@ class Attempt:
     renewed_at: float
     """time.monotonic() of the last accepted heartbeat."""
     events: dict[int, StageEvent] = field(default_factory=dict)
-    repeated: int = 0
     checkpoints: list[CheckpointFiles] = field(default_factory=list)
     steps: list[int | None] = field(default_factory=list)
     finish: FinishIn | None = None
@@ -106,12 +105,15 @@ class FakeServer:
         self.partials: dict[str, bytes] = {}
         self.corrupt: set[str] = set()
         """Digests whose downloads come with other bytes."""
+        self.away_for_downloads = False
         self.refuse_uploads = False
         self.cut_uploads = 0
         """So many next PATCH requests store half of their part and then fail."""
         self.hold_uploads = threading.Event()
         self.hold_uploads.set()
         self.seen: list[Seen] = []
+        self.asked: list[str | None] = []
+        """The stage that each claim named."""
         self._numbers = itertools.count(1)
         self._uvicorn: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -206,6 +208,7 @@ class FakeServer:
         return response
 
     def _claim(self, ask: ClaimIn) -> Claim | Response:
+        self.asked.append(ask.stage)
         wanted = [s for s in self.stages.values() if s.free and ask.stage in (None, s.id)]
         if not wanted:
             return Response(status_code=204)
@@ -244,7 +247,6 @@ class FakeServer:
             if event.data.get("poison"):
                 raise Refusal(422, Code.INVALID_REQUEST, "an event that no server takes")
         for event in body.events:
-            attempt.repeated += event.seq in attempt.events
             attempt.events.setdefault(event.seq, event)
         return EventsOut(last_seq=max(attempt.events))
 
@@ -277,6 +279,8 @@ class FakeServer:
 
     def _download(self, digest: str, request: Request) -> Response:
         data = self.blobs.get(digest)
+        if self.away_for_downloads:
+            raise Refusal(503, Code.DATABASE_BUSY, "not now")
         if data is None:
             raise Refusal(404, Code.NOT_FOUND, f"no artifact {digest}")
         if digest in self.corrupt:

@@ -105,6 +105,14 @@ def succeed() -> None:
     manifest(described("corpus.txt"))
 
 
+def poison() -> None:
+    event("log", level="info", message="first")
+    event("log", level="info", message="second", poison=True)
+    event("log", level="info", message="third")
+    write("corpus.txt", "text")
+    manifest(described("corpus.txt"))
+
+
 def fail() -> NoReturn:
     print("the last line of the log")
     if "code" in CONFIG:
@@ -207,7 +215,7 @@ def forget_manifest() -> None:
 
 
 BEHAVIOURS = (
-    succeed, fail, kill_itself, train, train_with_family, ignore_sigterm, chatter, checkpoint_often,
+    succeed, poison, fail, kill_itself, train, train_with_family, ignore_sigterm, chatter, checkpoint_often,
     checkpoint_when_asked, tell_inputs, escape, escape_by_link, forget_manifest,
 )  # fmt: skip
 

@@ -32,6 +32,7 @@ from picochat_worker.workspace import clean_workspaces, held_work_dir
 
 EXIT_REFUSED = 1
 EXIT_USAGE = 64
+STOP_CELERY_SECONDS = 1.0
 logger = logging.getLogger(__name__)
 app = typer.Typer(help="Claim stages from a control plane and run them.", add_completion=False)
 
@@ -119,7 +120,8 @@ def _work(settings: WorkerSettings, *, once: bool) -> int:
 
 def _work_on_hints(settings: WorkerSettings, broker_url: str, poller: Poller, stop: StopRequest) -> int:
     """Celery has the main thread and its signals; stages run in the poller's thread, one at a time."""
-    failures: list[BaseException] = []
+    failures: list[Exception] = []
+    served = threading.Event()
 
     def poll() -> None:
         try:
@@ -127,8 +129,11 @@ def _work_on_hints(settings: WorkerSettings, broker_url: str, poller: Poller, st
         except Exception as error:  # the edge of the thread: the process must not live on without it
             logger.exception("the polling thread failed")
             failures.append(error)
+        # More than once: Celery forgets a signal that comes while it is still starting.
+        while not served.wait(STOP_CELERY_SECONDS):
             os.kill(os.getpid(), signal.SIGTERM)
 
+    stop.listen()  # until Celery installs its own handlers
     thread = threading.Thread(target=poll, name="poller")
     thread.start()
     try:
@@ -139,6 +144,7 @@ def _work_on_hints(settings: WorkerSettings, broker_url: str, poller: Poller, st
         )
     finally:
         stop.request()
+        served.set()
         thread.join()
     if failures:
         raise failures[0]

@@ -57,7 +57,7 @@ class WorkerSettings(BaseSettings):
     @property
     def home(self) -> Path:
         """The work folder as an absolute path."""
-        safe_name = re.sub(r"[^A-Za-z0-9._-]", "_", self.name)
+        safe_name = re.sub(r"[^A-Za-z0-9._-]|^\.+", "_", self.name)
         return (self.work_dir or Path.home() / ".picochat" / "worker" / safe_name).absolute()
 
 
