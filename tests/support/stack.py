@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,8 @@ class Stack:
         )
 
     def stop(self) -> None:
+        if "http" in self.__dict__:
+            self.http.close()
         for process in reversed(self.processes):
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
@@ -107,8 +110,9 @@ class Stack:
     def key(self) -> str:
         return str(json.loads((self.home / "client.json").read_text())["api_key"])
 
-    @property
+    @cached_property
     def http(self) -> httpx.Client:
+        """With the first key; there from the server's first start on."""
         return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=30)
 
     def submit(self, spec: Mapping[str, Any]) -> str:
