@@ -1,13 +1,14 @@
 """The one normal form in which prompts and texts are compared: word tokens after Unicode NFKC and case folding.
 
-An arithmetic sign between two digits is kept, so that `12 + 3` and `12 - 3` differ; all other punctuation goes.
+In scripts that put no spaces between words (Chinese, Japanese, Thai) every character is a token. An arithmetic sign between two digits is kept, so that `12 + 3` and `12 - 3` differ; all other punctuation goes.
 """
 
 import re
 import unicodedata
 
 _SIGN = re.compile(r"(?<=\d)\s*([-+*/^%<>=\u00d7\u00f7\u2212])\s*(?=\d)")
-_TOKEN = re.compile(r"\w+|(?<=\d )[-+*/^%<>=\u00d7\u00f7\u2212](?= \d)")
+_UNSPACED = r"\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|(?<=\d )[-+*/^%<>=\u00d7\u00f7\u2212](?= \d)")
 
 
 def words(text: str) -> list[str]:

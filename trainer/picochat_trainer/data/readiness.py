@@ -35,14 +35,14 @@ class Readiness:
 def judge_corpus(corpus: Corpus) -> Readiness:
     """Apply every limit; one that is passed over makes the corpus `caution`."""
     stats = corpus.stats
-    largest = max(document.num_characters for document in corpus.documents)
+    sizes = [document.num_characters for document in corpus.documents]
     skipped = sum(file.reason != INCLUDED for file in corpus.files)
     checks = (
         _at_least("usable_documents", len(corpus.documents), 2, "documents; one cannot be held out whole"),
         _at_least("corpus_size", stats.num_characters, SMALL_CORPUS, "characters"),
         _at_most(
             "document_mix",
-            largest / stats.num_characters,
+            max(sizes) / sum(sizes),
             DOMINANT_DOCUMENT,
             "of the text is one document",
         ),

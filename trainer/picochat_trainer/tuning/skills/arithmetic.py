@@ -116,9 +116,9 @@ def _pairs(stage: str, side: Side, rng: random.Random) -> Iterator[tuple[int, in
     if operation == "mul":
         first = second = FACTORS
     pairs = {(x, y) for a in first for b in second for x, y in ((a, b), (b, a))}
-    mine = sorted((a, b) for a, b in pairs if side_of(f"{min(a, b)},{max(a, b)}") is side)
-    rng.shuffle(mine)
-    return iter(mine)
+    shuffled = sorted(pairs)
+    rng.shuffle(shuffled)
+    return ((a, b) for a, b in shuffled if side_of(f"{min(a, b)},{max(a, b)}") is side)
 
 
 def _question(stage: str, side: Side, step: Step) -> Question:
