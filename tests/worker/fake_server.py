@@ -109,6 +109,10 @@ class FakeServer:
         self.refuse_uploads = False
         self.cut_uploads = 0
         """So many next PATCH requests store half of their part and then fail."""
+        self.broken: tuple[str, ...] = ()
+        """Requests whose path ends so are answered 500; heartbeats may go on meanwhile."""
+        self.revoked = False
+        """The key is no longer accepted."""
         self.hold_uploads = threading.Event()
         self.hold_uploads.set()
         self.seen: list[Seen] = []
@@ -198,8 +202,10 @@ class FakeServer:
         return app
 
     async def _note(self, request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        if request.headers.get("authorization") != f"Bearer {KEY}":
+        if self.revoked or request.headers.get("authorization") != f"Bearer {KEY}":
             return Refusal(401, Code.UNAUTHENTICATED, "no such key").answer
+        if self.broken and request.url.path.endswith(self.broken):
+            return Response("a gateway's page", 500)
         response = await call(request)
         parts = request.url.path.split("/")
         attempt = parts[5] if "attempts" in parts else request.headers.get(ATTEMPT_HEADER)

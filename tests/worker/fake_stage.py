@@ -176,6 +176,25 @@ def checkpoint_often() -> None:
     succeed()
 
 
+def checkpoint_torn() -> None:
+    write("base/resume_checkpoint/a", "one")
+    digest = {**described("base/resume_checkpoint/a"), "sha256": "0" * 64}
+    event("checkpoint", directory="base/resume_checkpoint", step=1, files=[digest])
+    time.sleep(0.5)
+    checkpoint(2)
+    succeed()
+
+
+def checkpoint_escape() -> None:
+    outside = RUN / ".." / ".." / "secret.txt"
+    outside.write_text("secret")
+    file = {**described("../../secret.txt"), "path": "../../secret.txt"}
+    event("checkpoint", directory="base", step=1, files=[file])
+    (RUN / "link").symlink_to(outside.resolve())
+    event("checkpoint", directory="base", step=2, files=[described("link")])
+    succeed()
+
+
 def checkpoint_when_asked() -> None:
     listen()
     say_pid("stage")
@@ -216,7 +235,7 @@ def forget_manifest() -> None:
 
 BEHAVIOURS = (
     succeed, poison, fail, kill_itself, train, train_with_family, ignore_sigterm, chatter, checkpoint_often,
-    checkpoint_when_asked, tell_inputs, escape, escape_by_link, forget_manifest,
+    checkpoint_torn, checkpoint_escape, checkpoint_when_asked, tell_inputs, escape, escape_by_link, forget_manifest,
 )  # fmt: skip
 
 if __name__ == "__main__":

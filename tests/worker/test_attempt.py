@@ -221,6 +221,53 @@ def test_event_that_no_server_takes_does_not_hold_up_the_others(
     assert list(attempt.events) == [1, 3]
 
 
+def test_outputs_that_cannot_be_stored_end_the_attempt_after_a_while(
+    server: FakeServer, make_bench: Callable[..., Bench], add_stage: Add
+) -> None:
+    server.lease_seconds = 0.9
+    server.broken = ("/missing",)
+    add_stage("succeed")
+    attempt = make_bench(upload_patience_seconds=0.5).run()
+    assert finish_of(attempt) == ("failed", Cause.UPLOAD, Code.INTERNAL)
+
+
+def test_finish_that_is_never_taken_is_given_up(
+    server: FakeServer, make_bench: Callable[..., Bench], add_stage: Add
+) -> None:
+    """Else heartbeats would keep a dead attempt alive for ever."""
+    server.lease_seconds = 0.9
+    server.broken = ("/finish",)
+    add_stage("succeed")
+    assert make_bench(upload_patience_seconds=0.5).run().finish is None
+
+
+def test_fault_of_the_workers_disk_is_reported(
+    server: FakeServer, make_bench: Callable[..., Bench], add_stage: Add, tmp_path: Path
+) -> None:
+    (tmp_path / "work").write_text("a file where the folder should be")
+    add_stage("succeed")
+    attempt = make_bench().run()
+    assert finish_of(attempt) == ("failed", Cause.LOST, None)
+    assert "cannot make a folder" in message_of(attempt)
+
+
+def test_checkpoint_with_other_bytes_is_not_stored(server: FakeServer, bench: Bench, add_stage: Add) -> None:
+    """As when the stage swaps in the next one while the links to this one are made."""
+    add_stage("checkpoint_torn")
+    attempt = bench.run()
+    assert finish_of(attempt)[0] == "succeeded"
+    assert [checkpoint.step for checkpoint in attempt.checkpoints] == [2]
+
+
+def test_checkpoint_cannot_name_files_outside_the_run_folder(
+    server: FakeServer, bench: Bench, add_stage: Add
+) -> None:
+    add_stage("checkpoint_escape")
+    attempt = bench.run()
+    assert finish_of(attempt)[0] == "succeeded"
+    assert attempt.checkpoints == []
+
+
 def test_newest_checkpoint_goes_up_when_several_wait(
     server: FakeServer, bench: Bench, add_stage: Add, meeting: Meeting
 ) -> None:

@@ -117,7 +117,7 @@ def test_outage_shorter_than_the_lease_loses_and_repeats_nothing(
 def test_longer_outage_stops_the_stage_before_another_may_take_over(
     server: FakeServer, bench: Bench, add_stage: Add, meeting: Meeting
 ) -> None:
-    server.lease_seconds, server.grace_seconds = 2.0, 2.0
+    server.lease_seconds, server.grace_seconds = 2.0, 4.0
     add_stage("train")
     bench.start()
     pid = meeting.pid()
@@ -136,7 +136,7 @@ def test_longer_outage_stops_the_stage_before_another_may_take_over(
 def test_stubborn_stage_is_killed_before_another_may_take_over(
     server: FakeServer, bench: Bench, add_stage: Add, meeting: Meeting
 ) -> None:
-    server.lease_seconds, server.grace_seconds = 1.5, 2.0
+    server.lease_seconds, server.grace_seconds = 1.5, 3.0
     add_stage("ignore_sigterm")
     bench.start()
     pid = meeting.pid()
@@ -144,6 +144,32 @@ def test_stubborn_stage_is_killed_before_another_may_take_over(
     free_at = server.attempt().renewed_at + server.lease_seconds + server.grace_seconds
     wait_for(lambda: not alive(pid), "the stage to be killed")
     assert time.monotonic() < free_at
+
+
+def test_revoked_key_stops_the_stage_at_the_end_of_its_lease(
+    server: FakeServer, bench: Bench, add_stage: Add, meeting: Meeting
+) -> None:
+    server.lease_seconds, server.grace_seconds = 1.0, 3.0
+    add_stage("train")
+    bench.start()
+    pid = meeting.pid()
+    server.revoked = True
+    wait_for(lambda: not alive(pid), "the stage to stop")
+    assert server.attempt().finish is None
+
+
+def test_worker_that_is_told_to_leave_does_not_wait_for_an_absent_server(
+    server: FakeServer, bench: Bench, add_stage: Add, meeting: Meeting
+) -> None:
+    server.lease_seconds, server.grace_seconds = 1.0, 2.0
+    add_stage("train")
+    thread = bench.start()
+    pid = meeting.pid()
+    server.stop()
+    bench.stop.request()
+    thread.join(15)
+    assert not thread.is_alive()
+    assert not alive(pid)
 
 
 def test_take_over_during_an_outage_silences_the_first_worker(

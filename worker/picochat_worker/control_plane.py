@@ -88,7 +88,7 @@ class ControlPlane:
         timeout = self._http.timeout if timeout_seconds is None else timeout_seconds
         try:
             response = self._http.request(method, path, content=content, headers=headers, timeout=timeout)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
         _raise_for_problem(response)
         return response
@@ -195,7 +195,7 @@ class AttemptChannel:
                     for chunk in response.iter_bytes(CHUNK_BYTES):
                         check()
                         file.write(chunk)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise Unreachable(f"download of {sha256}: {error or type(error).__name__}") from error
         got = file_sha256(part)
         if got != sha256:

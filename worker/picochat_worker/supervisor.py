@@ -6,6 +6,7 @@ calls `run`, and the kernel ends it with that thread.
 """
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 from picochat_contract.api import Claim
@@ -69,7 +70,12 @@ class Attempt:
             heartbeat.join(JOIN_SECONDS)
 
     def _supervise(self) -> None:
-        workspace = Workspace(self._settings.home, self._claim, store_dir=self._settings.store_dir)
+        try:
+            workspace = Workspace(self._settings.home, self._claim, store_dir=self._settings.store_dir)
+        except (OSError, ContractError) as error:
+            message = f"the worker cannot make a folder for the attempt: {error}"
+            self._channel.finish(**asdict(fault(Cause.LOST, None, message)))
+            return
         delivery = Delivery(self._settings, self._channel, self._lease, self._stop, workspace)
         try:
             outcome = self._prepare(workspace) or self._run_stage(workspace, delivery)
