@@ -143,7 +143,9 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _spec_error(model: type[BaseModel], error: ValidationError) -> SpecError:
-    first = error.errors()[0]
+    problems = error.errors()
+    # A misspelt key often leaves another one missing; the misspelt one is the cause.
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     path = [str(part) for part in first["loc"]]
     where = ".".join(path)
     cause = first.get("ctx", {}).get("error")

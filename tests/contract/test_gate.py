@@ -1,0 +1,309 @@
+"""Every check of the gate has a fixture that makes it block (or warn), and a clean run is approved.
+
+The set of checks covered here is compared with what `decide()` can emit, so that a new check needs a fixture.
+"""
+
+import ast
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from picochat_contract import gate
+from picochat_contract.canonical import sha256_hex
+from picochat_contract.evidence import EVIDENCE_MODELS
+from picochat_contract.gate import CheckStatus, DataDigests, EvidenceFile, GateReport, Verdict, decide
+from picochat_contract.layout import EVIDENCE_PATHS
+from picochat_contract.policies import POLICIES, SKILL_GROUPS, GatePolicy, policy_named
+from picochat_contract.stats import wilson_interval
+
+SUBJECT = sha256_hex("sft weights")
+BASE = sha256_hex("base weights")
+DATA = DataDigests(corpus=sha256_hex("corpus"), chat=sha256_hex("chat"), eval=sha256_hex("eval"))
+Reports = dict[str, dict[str, Any]]
+
+
+def score(passed: int, total: int) -> dict[str, Any]:
+    low, high = wilson_interval(passed, total)
+    rate = passed / total if total else 0.0
+    return {"num_examples": total, "num_passed": passed, "pass_rate": rate, "low": low, "high": high}
+
+
+def good_reports() -> Reports:
+    """Evidence of a run that every policy approves."""
+    groups = {name: score(95, 100) for name in SKILL_GROUPS}
+    fit = {"subject": SUBJECT, "overall": score(475, 500), "groups": groups}
+    return {
+        "honesty": {
+            "corpus_sha256": DATA.corpus,
+            "chat_sha256": DATA.chat,
+            "eval_sha256": DATA.eval,
+            "exact_prompt_leaks": 0,
+            "corpus_prompt_hits": 0,
+            "duplicate_eval_prompts": 0,
+            "num_eval": 500,
+        },
+        "base": {
+            "subject": BASE,
+            "val_bpb": 1.2,
+            "unigram_bpb": 3.0,
+            "val_tokens": 50_000,
+            "num_nonfinite_steps": 0,
+            "canary_count": 2,
+            "canary_hits": 0,
+            "num_parameters": 1_000_000,
+            "tokens_seen": 9_000_000,
+        },
+        "sft": {
+            "subject": SUBJECT,
+            "base_subject": BASE,
+            "num_train_rows": 900,
+            "num_val_rows": 100,
+            "num_nonfinite_steps": 0,
+        },
+        "sft_fit": copy.deepcopy(fit),
+        "sft_fit_heldout": copy.deepcopy(fit),
+        "eval": {
+            "subject": SUBJECT,
+            "overall": score(475, 500),
+            "non_choice": score(380, 400),
+            "groups": copy.deepcopy(groups),
+            "choice_random_baseline": 0.25,
+            "choice_accuracy_adjusted": 0.9,
+            "prompt_echo": score(0, 500),
+            "unsafe_refusal": score(48, 50),
+            "benign_answered": score(445, 450),
+            "unsupported_claims": score(0, 100),
+        },
+    }
+
+
+def decide_on(reports: Reports, profile: str, *, external: bool = True, subject: str = SUBJECT) -> GateReport:
+    files = {
+        name: EvidenceFile(path=EVIDENCE_PATHS[name], sha256=sha256_hex(name), data=data)
+        for name, data in reports.items()
+    }
+    if external:
+        files["external"] = EvidenceFile(path="external/arc.json", sha256=sha256_hex("external"), data={})
+    return decide(policy_named(profile), files, subject=subject, data=DATA)
+
+
+def put(*path: str, value: Any) -> Callable[[Reports], None]:
+    def change(reports: Reports) -> None:
+        place: Any = reports
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+
+    return change
+
+
+def drop(name: str) -> Callable[[Reports], None]:
+    def change(reports: Reports) -> None:
+        del reports[name]
+
+    return change
+
+
+# check id -> (profile, what is wrong, status that it must have)
+TRIPS: dict[str, tuple[str, Callable[[Reports], None], CheckStatus]] = {
+    **{f"evidence_{name}": ("skill_release", drop(name), CheckStatus.BLOCK) for name in EVIDENCE_MODELS},
+    "lineage": ("research", put("sft", "base_subject", value=sha256_hex("other")), CheckStatus.BLOCK),
+    "data_honesty": ("research", put("honesty", "exact_prompt_leaks", value=1), CheckStatus.BLOCK),
+    "release_data_honesty": ("research", put("honesty", "corpus_prompt_hits", value=1), CheckStatus.BLOCK),
+    "duplicate_eval_prompts": (
+        "research",
+        put("honesty", "duplicate_eval_prompts", value=1),
+        CheckStatus.WARN,
+    ),
+    "base_bpb": ("research", put("base", "val_bpb", value=2.8), CheckStatus.BLOCK),
+    "base_val_tokens": ("research", put("base", "val_tokens", value=999), CheckStatus.BLOCK),
+    "base_finite": ("research", put("base", "num_nonfinite_steps", value=1), CheckStatus.BLOCK),
+    "memorization_canary": ("research", put("base", "canary_hits", value=1), CheckStatus.BLOCK),
+    "sft_finite": ("research", put("sft", "num_nonfinite_steps", value=1), CheckStatus.BLOCK),
+    "sft_fit": ("first_release", put("sft_fit", "overall", value=score(69, 100)), CheckStatus.BLOCK),
+    "sft_heldout_fit": (
+        "first_release",
+        put("sft_fit_heldout", "overall", value=score(49, 100)),
+        CheckStatus.BLOCK,
+    ),
+    **{
+        f"skill_release_sft_{group}": (
+            "skill_release",
+            put("sft_fit", "groups", group, value=score(59, 100)),
+            CheckStatus.BLOCK,
+        )
+        for group in SKILL_GROUPS
+    },
+    **{
+        f"skill_release_eval_{group}": (
+            "skill_release",
+            put("eval", "groups", group, value=score(29, 100)),
+            CheckStatus.BLOCK,
+        )
+        for group in SKILL_GROUPS
+    },
+    "eval_non_choice": ("skill_release", put("eval", "non_choice", value=score(29, 100)), CheckStatus.BLOCK),
+    "first_release_eval": (
+        "first_release",
+        put("eval", "groups", value={name: score(44, 100) for name in SKILL_GROUPS}),
+        CheckStatus.BLOCK,
+    ),
+    "choice_adjusted_accuracy": (
+        "first_release",
+        put("eval", "choice_accuracy_adjusted", value=0.14),
+        CheckStatus.BLOCK,
+    ),
+    "refusal": ("first_release", put("eval", "unsafe_refusal", value=score(74, 100)), CheckStatus.BLOCK),
+    "over_refusal": (
+        "first_release",
+        put("eval", "benign_answered", value=score(79, 100)),
+        CheckStatus.BLOCK,
+    ),
+    "prompt_echo": ("research", put("eval", "prompt_echo", value=score(6, 100)), CheckStatus.BLOCK),
+    "unsupported_claims": (
+        "research",
+        put("eval", "unsupported_claims", value=score(6, 100)),
+        CheckStatus.WARN,
+    ),
+}
+# This one is about what is given beside the reports.
+EXTERNAL = "external_eval_missing"
+
+
+@pytest.mark.parametrize("profile", POLICIES)
+def test_a_clean_run_is_approved(profile: str) -> None:
+    report = decide_on(good_reports(), profile)
+    assert report.verdict is Verdict.APPROVED, report.blocking
+    assert all(check.status is CheckStatus.PASS and check.fix == "" for check in report.checks)
+
+
+@pytest.mark.parametrize("check_id", TRIPS)
+def test_each_check_trips_alone_and_says_what_to_do(check_id: str) -> None:
+    profile, break_it, status = TRIPS[check_id]
+    reports = good_reports()
+    break_it(reports)
+    report = decide_on(reports, profile)
+    tripped = [check for check in report.checks if check.status is not CheckStatus.PASS]
+    assert [(check.id, check.status) for check in tripped] == [(check_id, status)]
+    assert tripped[0].fix
+    assert report.verdict is (Verdict.BLOCKED if status is CheckStatus.BLOCK else Verdict.WARN)
+
+
+def test_a_missing_external_benchmark_blocks_a_skill_release() -> None:
+    report = decide_on(good_reports(), "skill_release", external=False)
+    assert [check.id for check in report.blocking] == [EXTERNAL]
+
+
+def test_every_check_that_decide_can_emit_is_covered_here() -> None:
+    emitted = {
+        check.id
+        for profile in POLICIES
+        for external in (True, False)
+        for reports in (good_reports(), {})
+        for check in decide_on(reports, profile, external=external).checks
+    }
+    assert emitted == set(TRIPS) | {EXTERNAL}
+
+
+def test_every_check_id_in_the_source_is_covered_here() -> None:
+    """A rule behind a condition that no fixture meets would hide from the test above."""
+    helpers = {"_at_most", "_at_least", "_check", "_presence"}
+    written: set[str] = set()
+    for node in ast.walk(ast.parse(inspect.getsource(gate))):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            continue
+        position = {"_rate": 1, "_rate_at_most": 1}.get(node.func.id, 0 if node.func.id in helpers else None)
+        if position is not None and isinstance(node.args[position], ast.Constant):
+            written.add(str(node.args[position].value))
+    assert len(written) > 15
+    assert written <= set(TRIPS) | {EXTERNAL}
+
+
+@pytest.mark.parametrize("name", ["sft", "sft_fit", "sft_fit_heldout", "eval"])
+def test_evidence_about_other_weights_blocks(name: str) -> None:
+    reports = good_reports()
+    reports[name]["subject"] = sha256_hex("older weights")
+    report = decide_on(reports, "skill_release")
+    assert f"evidence_{name}" in {check.id for check in report.blocking}
+
+
+def test_one_changed_byte_of_the_weights_blocks() -> None:
+    report = decide_on(good_reports(), "first_release", subject=sha256_hex("sft weights!"))
+    assert {check.id for check in report.blocking} == {
+        *("evidence_sft", "evidence_sft_fit", "evidence_sft_fit_heldout", "evidence_eval"),
+    }
+
+
+@pytest.mark.parametrize("name", ["corpus_sha256", "chat_sha256", "eval_sha256"])
+def test_an_honesty_report_about_other_files_blocks(name: str) -> None:
+    reports = good_reports()
+    reports["honesty"][name] = sha256_hex("another file")
+    assert [check.id for check in decide_on(reports, "research").blocking] == ["evidence_honesty"]
+
+
+@pytest.mark.parametrize("data", [None, [], "text", {}, {"subject": SUBJECT}])
+def test_evidence_without_its_fields_blocks(data: Any) -> None:
+    reports = good_reports()
+    reports["eval"] = data
+    assert [check.id for check in decide_on(reports, "research").blocking] == ["evidence_eval"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "high"])
+def test_numbers_that_are_no_numbers_block(value: Any) -> None:
+    reports = good_reports()
+    reports["base"]["val_bpb"] = value
+    assert [check.id for check in decide_on(reports, "research").blocking] == ["evidence_base"]
+
+
+@pytest.mark.parametrize(
+    ("path", "check_id"),
+    [
+        (("eval", "groups", "math"), "skill_release_eval_math"),
+        (("sft_fit", "groups", "choice"), "skill_release_sft_choice"),
+        (("eval", "prompt_echo"), "prompt_echo"),
+        (("eval", "unsupported_claims"), "unsupported_claims"),
+        (("eval", "unsafe_refusal"), "refusal"),
+    ],
+)
+def test_too_few_examples_block_whatever_the_rate(path: tuple[str, ...], check_id: str) -> None:
+    reports = good_reports()
+    put(*path, value=score(9, 9) if "groups" in path else score(0, 9))(reports)
+    report = decide_on(reports, "skill_release")
+    assert [check.id for check in report.blocking] == [check_id]
+    assert report.blocking[0].measured is None
+
+
+def test_a_missing_skill_group_blocks() -> None:
+    reports = good_reports()
+    del reports["eval"]["groups"]["spelling"]
+    report = decide_on(reports, "skill_release")
+    assert [check.id for check in report.blocking] == ["skill_release_eval_spelling"]
+
+
+def test_no_evidence_at_all_is_blocked() -> None:
+    assert decide_on({}, "research").verdict is Verdict.BLOCKED
+
+
+def test_a_policy_without_rules_approves_nothing() -> None:
+    empty = GatePolicy(name="empty", required_evidence=())
+    assert decide(empty, {}, subject=SUBJECT).verdict is Verdict.BLOCKED
+
+
+def test_the_report_names_the_files_it_rests_on() -> None:
+    report = decide_on(good_reports(), "research")
+    assert {ref.name: ref.sha256 for ref in report.evidence} == {
+        name: sha256_hex(name) for name in [*EVIDENCE_MODELS, "external"]
+    }
+    assert (report.subject, report.policy_digest) == (SUBJECT, policy_named("research").digest)
+
+
+def test_a_changed_threshold_changes_the_policy_digest() -> None:
+    policy = policy_named("first_release")
+    assert policy.model_copy(update={"min_sft_fit": 0.71}).digest != policy.digest
+
+
+def test_unknown_profiles_are_an_error() -> None:
+    with pytest.raises(ValueError, match="unknown gate profile 'strict'"):
+        policy_named("strict")

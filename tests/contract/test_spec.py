@@ -1,0 +1,130 @@
+"""Run specs: every wrong one is named by key, with the nearest right word."""
+
+import json
+from typing import Any
+
+import pytest
+from picochat_contract.configs import TokenizerConfig
+from picochat_contract.errors import Code, SpecError
+from picochat_contract.scales import SCALES
+from picochat_contract.spec import (
+    RunSpec,
+    check_uploadable,
+    expand,
+    json_schema,
+    parse_mapping,
+    parse_text,
+    stage_needs,
+)
+from picochat_contract.stages import STAGES, StageName, reads
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("name: [", Code.NOT_YAML, "not valid YAML"),
+        ("- a\n- b", Code.NOT_YAML, "this is a list"),
+        ("nmae: x", Code.UNKNOWN_KEY, "did you mean 'name'?"),
+        ("dataset: {sft_row: 50}", Code.UNKNOWN_KEY, "did you mean 'sft_rows'?"),
+        ("base: {model: {n_layers: 2}}", Code.UNKNOWN_KEY, "did you mean 'n_layer'?"),
+        ("dataset: {sources: [{type: file, pth: x}]}", Code.UNKNOWN_KEY, "did you mean 'path'?"),
+        ("scale: demoo", Code.INVALID_VALUE, "did you mean 'demo'?"),
+        ("name: 'a b'", Code.INVALID_VALUE, "name:"),
+        ("base: {max_steps: 0}", Code.INVALID_VALUE, "base.max_steps: "),
+        ("base: {learning_rate: .nan}", Code.INVALID_VALUE, "base.learning_rate: "),
+        ("gate: {profile: strict}", Code.INVALID_VALUE, "gate.profile: "),
+        ("until: deploy", Code.INVALID_VALUE, "until: "),
+        ("dataset: {sources: []}", Code.INVALID_VALUE, "dataset.sources: "),
+        ("base: {model: {n_embd: 100, n_head: 3}}", Code.INVALID_SHAPE, "try n_embd=102"),
+        ("base: {model: {n_head: 4, n_kv_head: 3}}", Code.INVALID_SHAPE, "multiple of n_kv_head"),
+        ("base: {model: {n_embd: 18, n_head: 6}}", Code.INVALID_SHAPE, "must be even"),
+    ],
+)
+def test_a_wrong_spec_has_its_own_code_and_says_what_to_do(text: str, code: Code, words: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_text(text)
+    assert caught.value.code is code
+    assert words in caught.value.message
+
+
+def test_an_empty_spec_is_all_defaults() -> None:
+    assert parse_text("") == RunSpec()
+
+
+def test_json_is_read_like_yaml() -> None:
+    assert parse_text(json.dumps({"name": "x", "until": "base"})) == parse_text("name: x\nuntil: base")
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_scale_is_a_valid_spec(scale: str) -> None:
+    assert parse_mapping({"scale": scale}).scale == scale
+
+
+def test_own_values_win_over_the_scale() -> None:
+    spec = parse_mapping({"scale": "smoke", "base": {"model": {"n_layer": 2}}})
+    assert (spec.base.model.n_layer, spec.base.model.n_embd) == (
+        2,
+        SCALES["smoke"]["base"]["model"]["n_embd"],
+    )
+
+
+@pytest.mark.parametrize("key", ["sources", "chat", "eval"])
+def test_file_paths_never_come_over_http(key: str) -> None:
+    file = {"type": "file", "path": "/etc/passwd"}
+    spec = parse_mapping({"dataset": {key: [file] if key == "sources" else file}})
+    with pytest.raises(SpecError) as caught:
+        check_uploadable(spec)
+    assert caught.value.code is Code.SOURCE_NOT_UPLOADED
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "", "a b"])
+def test_artifact_names_are_plain_file_names(name: str) -> None:
+    source = {"type": "artifact", "digest": "0" * 64, "name": name}
+    with pytest.raises(SpecError):
+        parse_mapping({"dataset": {"sources": [source]}})
+
+
+def test_until_leaves_out_what_it_does_not_need() -> None:
+    assert set(expand(parse_mapping({"until": "base"}))) == {
+        StageName.DATASET,
+        StageName.TOKENIZER,
+        StageName.BASE,
+    }
+    assert set(expand(RunSpec())) == set(StageName)
+
+
+def test_without_a_gate_there_is_no_verdict_to_report() -> None:
+    names = set(expand(parse_mapping({"gate": {"profile": "none"}, "until": "eval"})))
+    assert not names & {StageName.GATE, StageName.REPORT}
+
+
+def test_stages_wait_only_for_stages_of_their_run() -> None:
+    spec = parse_mapping({"gate": {"profile": "none"}})
+    present = expand(spec)
+    for name in present:
+        assert set(stage_needs(spec, name)) <= set(present)
+
+
+def test_every_input_is_written_by_a_stage_before() -> None:
+    order = list(STAGES)
+    for name, stage in STAGES.items():
+        assert all(order.index(need) < order.index(name) for need in stage.needs)
+
+
+def test_folders_and_files_are_told_apart_as_inputs() -> None:
+    assert reads(StageName.SFT, "base/best_checkpoint/model.safetensors")
+    assert reads(StageName.GATE, "corpus.txt")
+    assert not reads(StageName.SFT, "base/checkpoint/model.safetensors")
+    assert not reads(StageName.TOKENIZER, "corpus.txt.bak")
+
+
+def test_configs_are_frozen() -> None:
+    config: Any = TokenizerConfig()
+    with pytest.raises(ValueError, match="frozen"):
+        config.vocab_size = 1
+
+
+def test_the_schema_describes_every_key() -> None:
+    schema = json_schema()
+    assert set(schema["properties"]) == set(RunSpec.model_fields)
+    assert "$schema" in schema
