@@ -4,7 +4,6 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,11 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from picochat_server import bootstrap
 from picochat_server.app import create_app, dispose
-from picochat_server.auth.service import ensure_project, make_key
+from picochat_server.auth.service import ensure_project
 from picochat_server.db import transaction
 from picochat_server.settings import Settings
+from support.visitors import Key, browser, log_in, new_key
 
-BASE_URL = "http://127.0.0.1:7460"
 START_SECONDS = 20
 
 
@@ -42,24 +41,6 @@ def project_id(app: FastAPI) -> str:
         return ensure_project(session, bootstrap.DEFAULT_PROJECT).id
 
 
-@dataclass(frozen=True)
-class Key:
-    id: str
-    secret: str
-
-
-def new_key(app: FastAPI, project_id: str, *scopes: str) -> Key:
-    with transaction(app.state.sessions) as session:
-        key, secret = make_key(session, project_id, "laptop", scopes)
-        return Key(key.id, secret)
-
-
-def browser(app: FastAPI) -> TestClient:
-    """A client that behaves like a browser: asks for HTML, keeps cookies, sends its origin with forms."""
-    headers = {"Accept": "text/html", "Origin": BASE_URL}
-    return TestClient(app, base_url=BASE_URL, headers=headers, follow_redirects=False)
-
-
 @pytest.fixture
 def key(app: FastAPI, project_id: str) -> Key:
     return new_key(app, project_id, "admin")
@@ -73,12 +54,6 @@ def anonymous(app: FastAPI) -> TestClient:
 @pytest.fixture
 def logged_in(app: FastAPI, key: Key) -> TestClient:
     return log_in(app, key)
-
-
-def log_in(app: FastAPI, key: Key) -> TestClient:
-    client = browser(app)
-    assert client.post("/login", data={"key": key.secret}).status_code == 303
-    return client
 
 
 @pytest.fixture

@@ -6,22 +6,51 @@ Screenshots go to $PICOCHAT_SCREENSHOTS, else to pytest's tmp_path.
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
-from playwright.sync_api import Browser, Page, expect, sync_playwright
-from support import seeded_runs as seed
-
 from picochat_server.db import transaction
 from picochat_server.models import Run
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from support import seeded_runs as seed
+from support.visitors import Key
 
 pytestmark = pytest.mark.browser
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS = {"desktop": 1280, "phone": 390}
+
+
+# Text whose contrast with its background is under 4.5 (WCAG AA). Backgrounds here are opaque, so the nearest counts.
+LOW_CONTRAST = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgb = (color) => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const light = (c) => [0, 1, 2].map((i) => c[i] / 255)
+    .map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (one) => {
+    for (; one; one = one.parentElement) {
+      const c = rgb(getComputedStyle(one).backgroundColor);
+      if (c[3] === 255) return c;
+    }
+    return [255, 255, 255, 255];
+  };
+  const low = [];
+  for (const one of document.querySelectorAll("body *")) {
+    const hasText = [...one.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+    if (!hasText || !one.checkVisibility() || one.matches(".skip, .hidden, .hidden *")) continue;
+    const style = getComputedStyle(one);
+    const a = light(rgb(one instanceof SVGElement ? style.fill : style.color)), b = light(ground(one));
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) low.push(`${one.tagName}.${one.className.baseVal ?? one.className} ${ratio.toFixed(2)}`);
+  }
+  return low;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +137,7 @@ def runs(app: FastAPI, project_id: str) -> dict[str, str]:
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 @pytest.mark.parametrize("device", WIDTHS)
 def test_pages_fit_and_raise_no_complaint(
-    chromium: Browser, site: str, shots: Path, runs: dict[str, str], key: "Key", device: str, scheme: str
+    chromium: Browser, site: str, shots: Path, runs: dict[str, str], key: Key, device: str, scheme: str
 ) -> None:
     one = visit(chromium, site, shots, WIDTHS[device], scheme=scheme)
     one.open("/login")
@@ -118,5 +147,90 @@ def test_pages_fit_and_raise_no_complaint(
         one.open(path)
         one.shoot(f"{name}-{device}-{scheme}")
         assert one.overflow() == 0, f"{name} is {one.overflow()} px wider than {device}"
+    assert one.complaints == []
+    one.page.context.close()
+
+
+def test_text_has_enough_contrast(
+    chromium: Browser, site: str, shots: Path, runs: dict[str, str], key: Key
+) -> None:
+    for scheme in ("dark", "light"):
+        one = visit(chromium, site, shots, 1280, scheme=scheme)
+        one.log_in(key.secret)
+        for path in ("/", f"/runs/{runs['blocked']}", f"/runs/{runs['running']}"):
+            one.open(path)
+            assert one.page.evaluate(LOW_CONTRAST) == []
+        one.page.context.close()
+
+
+def test_without_javascript_everything_can_be_read_and_done(
+    chromium: Browser, site: str, shots: Path, runs: dict[str, str], key: Key, app: FastAPI
+) -> None:
+    one = visit(chromium, site, shots, 1280, scripts=False)
+    one.log_in(key.secret)
+    one.page.get_by_role("link", name="nightly").click()
+    expect(one.page.locator("#chart-base-loss path.line")).to_have_count(4)  # two lines and their keys
+    expect(one.page.locator("#log-lines")).to_contain_text("step 100: train loss")
+    one.page.get_by_text("Cancel run").click()
+    one.page.get_by_role("button", name="Cancel this run").click()
+    expect(one.page.locator("#summary")).to_contain_text("cancelling")
+    one.page.get_by_role("button", name="Log out").click()
+    expect(one.page.get_by_label("API key")).to_be_visible()
+    one.page.context.close()
+
+
+def test_a_live_page_follows_the_run_and_keeps_the_readers_place(
+    chromium: Browser, site: str, shots: Path, runs: dict[str, str], key: Key, app: FastAPI
+) -> None:
+    one = visit(chromium, site, shots, 1280)
+    one.log_in(key.secret)
+    one.open(f"/runs/{runs['running']}")
+    one.page.get_by_text("Numbers of every stage").click()
+    one.page.locator("#cancel-ask summary").focus()
+    one.page.evaluate("window.scrollTo(0, 300)")
+    seed.log_event(app, runs["running"], "a line that came later")
+    expect(one.page.locator("#log-lines")).to_contain_text("a line that came later")
+    with one.page.expect_response(re.compile("/live")) as asked:
+        pass
+    assert asked.value.status == 204, "nothing new: nothing is sent"
+    assert one.page.locator("#stage-numbers").get_attribute("open") is not None
+    assert one.page.evaluate("window.scrollY") == 300
+    assert one.complaints == []
+    one.page.context.close()
+
+
+def test_a_live_page_says_when_the_run_is_finished_and_stops_asking(
+    chromium: Browser, site: str, shots: Path, runs: dict[str, str], key: Key, app: FastAPI
+) -> None:
+    one = visit(chromium, site, shots, 1280)
+    one.log_in(key.secret)
+    one.open(f"/runs/{runs['running']}")
+    expect(one.page.locator("#live-note")).to_have_text("Live")
+    with transaction(app.state.sessions) as session:
+        session.get_one(Run, runs["running"]).state = "failed"
+    seed.log_event(app, runs["running"], "the end")
+    expect(one.page.locator("#live-note")).to_have_text("Finished")
+    expect(one.page.locator("#summary .badges")).to_have_text(re.compile("failed"))
+    asked: list[str] = []
+    one.page.on("request", lambda request: asked.append(request.url))
+    one.page.wait_for_timeout(2500)
+    assert asked == []
+    one.page.context.close()
+
+
+def test_a_hostile_text_runs_nothing(
+    chromium: Browser, site: str, shots: Path, runs: dict[str, str], key: Key, app: FastAPI
+) -> None:
+    attack = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
+    with transaction(app.state.sessions) as session:
+        session.get_one(Run, runs["running"]).name = attack
+    seed.log_event(app, runs["running"], attack)
+    one = visit(chromium, site, shots, 1280)
+    one.log_in(key.secret)
+    one.open(f"/runs/{runs['running']}")
+    expect(one.page.get_by_role("heading", level=1)).to_have_text(attack)
+    seed.log_event(app, runs["running"], attack)  # also by way of the script that swaps parts
+    expect(one.page.locator("#log-lines")).to_contain_text(re.compile("onerror.*onerror", re.DOTALL))
+    assert one.page.title() == f"{attack} - picochat"
     assert one.complaints == []
     one.page.context.close()

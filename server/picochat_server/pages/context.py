@@ -158,6 +158,13 @@ class RunPage:
         return "cancelling" if is_cancelling else self.run.state.value
 
     @property
+    def shown_verdict(self) -> str | None:
+        """The verdict, or `lapsed` where it does not apply any more."""
+        if self.gate is not None and self.gate.lapsed:
+            return "lapsed"
+        return self.run.verdict.value if self.run.verdict else None
+
+    @property
     def can_cancel(self) -> bool:
         return self.viewer.can_write and self.is_live and self.run.desired_state is DesiredState.RUNNING
 

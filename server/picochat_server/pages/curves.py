@@ -42,7 +42,7 @@ class Line:
     last_value: float
     last_x: float
     last_y: float
-    best_value: float
+    lowest_value: float
     num_points: int
     num_nonfinite: int
 
@@ -67,7 +67,7 @@ class Chart:
     def summary(self) -> str:
         """One sentence for readers who do not see the drawing."""
         return "; ".join(
-            f"{line.name} {number(line.last_value)} at step {line.last_step}, best {number(line.best_value)}"
+            f"{line.name} {number(line.last_value)} at step {line.last_step}, lowest {number(line.lowest_value)}"
             for line in self.lines
         )
 
@@ -172,7 +172,7 @@ def _line(index: int, series: Series, points: list[tuple[int, float]], x: _Scale
         last_value=last_value,
         last_x=drawn[-1][0],
         last_y=drawn[-1][1],
-        best_value=min(value for _, value in points),
+        lowest_value=min(value for _, value in points),
         num_points=len(points),
         num_nonfinite=sum(1 for value in series.values if not math.isfinite(value)),
     )

@@ -28,6 +28,7 @@ _MARKS: dict[str, Mark] = {
     "approved": Mark("approved", "good", "check"),
     "warn": Mark("warn", "warn", "triangle"),
     "blocked": Mark("blocked", "bad", "cross"),
+    "lapsed": Mark("verdict lapsed", "bad", "question"),
     "pass": Mark("pass", "good", "check"),
     "block": Mark("block", "bad", "cross"),
 }

@@ -45,6 +45,7 @@ function isInUse(part) {
 
 function swap(html) {
   const fresh = new DOMParser().parseFromString(html, "text/html");
+  const facts = fresh.querySelector("[data-seq]")?.dataset; // read before the parts move over
   let wasComplete = true;
   for (const part of fresh.querySelectorAll("[data-part]")) {
     const old = document.getElementById(part.id);
@@ -54,7 +55,7 @@ function swap(html) {
     old.replaceWith(part);
     restore(memory);
   }
-  return { wasComplete, summary: fresh.querySelector("[data-seq]") };
+  return { wasComplete, facts: { ...facts } };
 }
 
 async function refresh() {
@@ -64,9 +65,9 @@ async function refresh() {
   if (answer.redirected) { say("Logged out; load the page again to log in"); return false; }
   if (answer.status === 204) return true;
   if (!answer.ok) throw new Error(`status ${answer.status}`);
-  const { wasComplete, summary } = swap(await answer.text());
-  if (summary && wasComplete) main.dataset.seq = summary.dataset.seq;
-  if (summary && summary.dataset.final === "1" && wasComplete) { say("Finished"); return false; }
+  const { wasComplete, facts } = swap(await answer.text());
+  if (facts.seq && wasComplete) main.dataset.seq = facts.seq;
+  if (facts.final === "1" && wasComplete) { say("Finished"); return false; }
   return true;
 }
 
