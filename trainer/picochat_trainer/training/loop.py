@@ -263,11 +263,18 @@ class Trainer:
         self.model.train()
         module = LossModule(self.model)
         compiled = False
-        if self.state.stop_reason is None and should_compile(self.config, self.context.device):
+        shapes = self.training.batches.shapes()
+        if self.state.stop_reason is None and self._should_compile(shapes):
             with self.clock.measure("compile"):
-                shapes = self.training.batches.shapes()
                 module, compiled = compile_loss(module, shapes, self.context, self.dtype)
         return distributed.wrap(module, self.context.device), compiled
+
+    def _should_compile(self, shapes: list[tuple[int, int]]) -> bool:
+        """Decided from the whole training, not from what is left of it: a resumed run computes the same way."""
+        rows, width = max(shapes)
+        tokens = self.config.max_steps * self.config.grad_accum_steps * rows * width
+        flops = tokens * self.model.flops_per_token()
+        return should_compile(self.config, self.context.device, self.dtype, flops)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         if self.context.device == "cpu":

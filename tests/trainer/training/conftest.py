@@ -1,0 +1,103 @@
+"""A run folder with a small corpus and a byte tokenizer, and stage processes over it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import pytest
+from picochat_contract.configs import BaseConfig, TokenizerConfig
+from picochat_contract.manifest import StageJob
+from picochat_contract.spec import validated
+from picochat_contract.stages import StageName
+from picochat_trainer.tokenizer.training import save_tokenizer, train_tokenizer
+
+TINY_BASE: dict[str, Any] = {
+    "model": {"n_layer": 1, "n_head": 2, "n_embd": 16, "sequence_len": 64},
+    "max_steps": 60,
+    "device_batch_size": 4,
+    "warmup_steps": 5,
+    "eval_every": 10,
+    "checkpoint_every": 5,
+    "log_every": 1,
+    "sample_tokens": 8,
+    "compile": "off",
+}
+
+StartStage = Callable[..., subprocess.Popen[bytes]]
+
+
+def write_corpus(run_dir: Path, documents: list[str]) -> None:
+    """corpus.txt and its manifest, as the dataset stage writes them."""
+    text, spans = "", []
+    for index, document in enumerate(documents):
+        start = len(text)
+        text += document
+        spans.append({"path": f"document-{index}", "char_start": start, "char_end": len(text)})
+        text += "\n\n"
+    (run_dir / "corpus.txt").write_text(text, encoding="utf-8")
+    (run_dir / "corpus_manifest.json").write_text(json.dumps({"documents": spans}), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def prepared_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("prepared")
+    write_corpus(run_dir, [topics[name].strip() for name in sorted(topics, key=lambda n: len(topics[n]))[8:24]])
+    tokenizer = train_tokenizer(TokenizerConfig(type="byte"), [])
+    save_tokenizer(tokenizer, run_dir / "tokenizer.json", run_dir / "tokenizer_config.json")
+    return run_dir
+
+
+@pytest.fixture
+def new_run(prepared_run: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """Make a fresh run folder with inputs and nothing else."""
+
+    def make(name: str = "run") -> Path:
+        return Path(shutil.copytree(prepared_run, tmp_path / name))
+
+    return make
+
+
+@pytest.fixture
+def base_config() -> Callable[..., BaseConfig]:
+    def make(**changes: Any) -> BaseConfig:
+        return validated(BaseConfig, {**TINY_BASE, **changes})
+
+    return make
+
+
+@pytest.fixture
+def start_stage(base_config: Callable[..., BaseConfig]) -> StartStage:
+    """Start a base stage process by the protocol of docs/protocol.md."""
+
+    def start(run_dir: Path, nproc: int = 1, inputs: dict[str, str] | None = None, **changes: Any):
+        job = StageJob.model_validate(
+            {
+                "stage": StageName.BASE,
+                "config": base_config(**changes).model_dump(mode="json"),
+                "resources": {"device": "cpu", "nproc_per_node": nproc, "num_threads": 1},
+                "inputs": inputs or {},
+            }
+        )
+        config = run_dir / "stages" / "base" / "stage.json"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(job.model_dump_json(), encoding="utf-8")
+        command = [sys.executable, "-m", "picochat_trainer", "base", "--config", str(config)]
+        with (config.parent / "log.txt").open("ab") as log:
+            return subprocess.Popen([*command, "--out", str(run_dir)], stdout=log, stderr=log)
+
+    return start
+
+
+@pytest.fixture
+def finish_stage(start_stage: StartStage) -> Callable[..., int]:
+    """Run a base stage process to its end and return its exit code."""
+
+    def finish(run_dir: Path, **settings: Any) -> int:
+        return start_stage(run_dir, **settings).wait(timeout=120)
+
+    return finish

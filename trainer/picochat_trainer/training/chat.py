@@ -1,0 +1,117 @@
+"""From chat rows to token ids with a loss mask, and the split that keeps a group's rows on one side."""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from picochat_contract.errors import Code, ContractError
+
+from picochat_trainer.tuning.rows import ChatRow
+
+SplitMethod = Literal["group", "random"]
+
+_UNCATEGORIZED = "none"
+_HOLDOUT_OVERSHOOT = (
+    1.25  # a group that would make validation larger than this times its target is passed over
+)
+
+
+class ChatTokenizer(Protocol):
+    def encode_chat(
+        self, messages: Sequence[dict[str, str]], add_generation_prompt: bool = False
+    ) -> tuple[list[int], list[int]]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One chat row as ids; `loss_mask[i]` says whether `ids[i]` is to be learned."""
+
+    line: int
+    """1-based line in the chat file."""
+    category: str
+    group: str
+    ids: tuple[int, ...]
+    loss_mask: tuple[int, ...]
+
+    @property
+    def num_inputs(self) -> int:
+        """Tokens that go into the model: the last id is only a target."""
+        return len(self.ids) - 1
+
+    @property
+    def num_targets(self) -> int:
+        return sum(self.loss_mask[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatSplit:
+    train: tuple[Example, ...]
+    val: tuple[Example, ...]
+    method: SplitMethod
+    skipped_long: tuple[int, ...]
+    """Lines whose rows do not fit the context."""
+
+
+def prepare_chat(
+    rows: Sequence[ChatRow], tokenizer: ChatTokenizer, *, sequence_len: int, val_fraction: float, seed: int
+) -> ChatSplit:
+    """Encode the rows, leave out those that are too long, and hold out whole groups."""
+    examples = [_example(row, tokenizer) for row in rows]
+    fitting = [example for example in examples if example.num_inputs <= sequence_len]
+    skipped = tuple(example.line for example in examples if example.num_inputs > sequence_len)
+    if len(fitting) < 2:
+        raise ContractError(
+            Code.BAD_ROW,
+            f"SFT needs at least 2 rows that fit the context of {sequence_len} tokens; {len(fitting)} of "
+            f"{len(rows)} do. Give more or shorter rows, or train the base with a larger sequence_len",
+            param="chat",
+        )
+    held_out, method = _hold_out(fitting, val_fraction, seed)
+    return ChatSplit(
+        train=tuple(e for e in fitting if e.line not in held_out),
+        val=tuple(e for e in fitting if e.line in held_out),
+        method=method,
+        skipped_long=skipped,
+    )
+
+
+def _example(row: ChatRow, tokenizer: ChatTokenizer) -> Example:
+    messages = [{"role": "user", "content": row.user}, {"role": "assistant", "content": row.assistant}]
+    ids, mask = tokenizer.encode_chat(messages)
+    return Example(
+        line=row.line,
+        category=row.category or _UNCATEGORIZED,
+        # Without a group, rows with the same prompt belong together.
+        group=row.group or f"prompt: {' '.join(row.user.casefold().split())}",
+        ids=tuple(ids),
+        loss_mask=tuple(mask),
+    )
+
+
+def _hold_out(examples: Sequence[Example], val_fraction: float, seed: int) -> tuple[set[int], SplitMethod]:
+    """Lines to hold out: whole groups in a seeded order, but never all rows of a category."""
+    rng = random.Random(f"{seed} chat holdout")
+    target = max(1.0, val_fraction * len(examples))
+    groups: dict[str, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.group, []).append(example)
+    order = sorted(groups)
+    rng.shuffle(order)
+    left = Counter(example.category for example in examples)
+    chosen: set[int] = set()
+    for name in order:
+        taken = Counter(example.category for example in groups[name])
+        too_many = len(chosen) + len(groups[name]) > _HOLDOUT_OVERSHOOT * target
+        if too_many or any(left[category] <= count for category, count in taken.items()):
+            continue
+        left -= taken
+        chosen |= {example.line for example in groups[name]}
+        if len(chosen) >= target:
+            break
+    if chosen:
+        return chosen, "group"
+    # One group, or each category has only one: single rows are all that can be held out.
+    lines = [example.line for example in examples]
+    return set(rng.sample(lines, min(round(target), len(lines) - 1))), "random"
