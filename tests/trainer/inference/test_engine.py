@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from picochat_contract.configs import ModelConfig
+from picochat_contract.configs import ModelConfig, Precision
 from picochat_contract.errors import Code, ContractError
 from picochat_trainer.inference import Completion, Engine, SamplingParams
 from picochat_trainer.inference.batch import Batch, fit_prompt
@@ -230,6 +230,19 @@ def test_load_answers_as_the_saved_model_and_names_its_digest(
     assert loaded.generate(PROMPTS, greedy(8)) == engine.generate(PROMPTS, greedy(8))
     metadata = json.loads((checkpoint_dir / "metadata.json").read_text())
     assert loaded.checkpoint_sha256 == metadata["files"]["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("auto", torch.float32), ("float32", torch.float32), ("bf16", torch.bfloat16)],
+)
+def test_precision_on_the_cpu_is_float32_unless_asked(
+    precision: Precision, dtype: torch.dtype, checkpoint_dir: Path, tokenizer_json: Path
+) -> None:
+    loaded = Engine.load(checkpoint_dir, tokenizer_json, precision=precision)
+    assert loaded.model.model.norm.weight.dtype == dtype
+    assert len(loaded.generate([[1, 2]], greedy(5))[0].token_ids) == 5
+    assert loaded.score([1, 2], [[3, 4]])[0] < 0
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path, tokenizer_json: Path) -> None:

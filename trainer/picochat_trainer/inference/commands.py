@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 import uvicorn
-from picochat_contract.configs import Device
+from picochat_contract.configs import Device, Precision
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.exit_codes import StageExit
 
@@ -32,6 +32,9 @@ CheckpointOption = Annotated[
 ]
 TokenizerOption = Annotated[Path, typer.Option("--tokenizer", help="The tokenizer.json of the same run.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto, cpu or cuda.")]
+PrecisionOption = Annotated[
+    Precision, typer.Option("--precision", help="auto: bf16 on CUDA, float32 on the CPU.")
+]
 TemperatureOption = Annotated[float, typer.Option("--temperature", help="0 takes the most likely token.")]
 TopKOption = Annotated[int, typer.Option("--top-k", help="Sample among this many tokens; 0: all.")]
 TopPOption = Annotated[float, typer.Option("--top-p", help="Sample among the tokens that sum to this.")]
@@ -61,6 +64,7 @@ def serve(
         str | None, typer.Option(help="Environment variable that holds the key clients must send.")
     ] = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Where a request names no limit.")] = 256,
     temperature: TemperatureOption = 0.8,
     top_k: TopKOption = 20,
@@ -83,8 +87,8 @@ def serve(
         top_p=top_p,
         repetition_penalty=repetition_penalty,
     )
-    engine = _load(checkpoint, tokenizer, device)
-    settings = ServerSettings(model_name=model_name, api_key=api_key, defaults=defaults)
+    engine = _load(checkpoint, tokenizer, device, precision)
+    settings = ServerSettings(host=host, model_name=model_name, api_key=api_key, defaults=defaults)
     config = uvicorn.Config(
         create_app(engine, settings),
         host=host,
@@ -111,6 +115,7 @@ def chat(
     seed: SeedOption = 42,
     max_new: Annotated[int, typer.Option("--max-new", "--max-new-tokens", help="Tokens per answer.")] = 120,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
 ) -> None:
     """Talk to a checkpoint."""
     params = SamplingParams(
@@ -121,7 +126,7 @@ def chat(
         repetition_penalty=repetition_penalty,
         seed=seed,
     )
-    conversation = Conversation(_load(checkpoint, tokenizer, device), params, system=system)
+    conversation = Conversation(_load(checkpoint, tokenizer, device, precision), params, system=system)
     if prompt is not None:
         write_pieces(conversation.ask(prompt))
     else:
@@ -140,6 +145,7 @@ def generate(
     seed: SeedOption = 42,
     max_new: Annotated[int, typer.Option("--max-new", "--max-new-tokens", help="Tokens to add.")] = 100,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
 ) -> None:
     """Continue a prompt; prints prompt and continuation."""
     params = SamplingParams(
@@ -150,7 +156,7 @@ def generate(
         repetition_penalty=repetition_penalty,
         seed=seed,
     )
-    engine = _load(checkpoint, tokenizer, device)
+    engine = _load(checkpoint, tokenizer, device, precision)
     prompt_ids = [engine.tokenizer.bos_id, *engine.tokenizer.encode(prompt)]
     print(printable(prompt), end="")
     write_pieces(engine.stream(prompt_ids, replace(params, stop_ids=engine.control_ids)))
@@ -176,9 +182,9 @@ def _refuse(code: str, message: str) -> int:
     return StageExit.BAD_INPUT
 
 
-def _load(checkpoint: Path, tokenizer: Path, device: Device) -> Engine:
+def _load(checkpoint: Path, tokenizer: Path, device: Device, precision: Precision) -> Engine:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    return Engine.load(checkpoint, tokenizer, resolve_device(device, 0))
+    return Engine.load(checkpoint, tokenizer, resolve_device(device, 0), precision)
 
 
 def _api_key(variable: str | None) -> str | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from picochat_contract.configs import Precision
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.layout import WEIGHTS
 
@@ -48,8 +49,17 @@ class Engine:
         self.token_bytes: list[bytes] = [*tokenizer.token_bytes, *padding]
 
     @classmethod
-    def load(cls, checkpoint_dir: Path, tokenizer_json: Path, device: torch.device | str = "cpu") -> "Engine":
-        """Load a checkpoint folder: float32 on the CPU, bf16 on CUDA."""
+    def load(
+        cls,
+        checkpoint_dir: Path,
+        tokenizer_json: Path,
+        device: torch.device | str = "cpu",
+        precision: Precision = "auto",
+    ) -> "Engine":
+        """Load a checkpoint folder; `auto` is bf16 on CUDA and float32 on the CPU.
+
+        On a CPU with bf16 instructions, bf16 doubled the tokens/s of 100M parameters and slowed down 1M.
+        """
         tokenizer = Tokenizer.load(tokenizer_json)
         opened = open_checkpoint(checkpoint_dir)
         config, vocab_size, state = load_weights(opened.directory)
@@ -63,7 +73,8 @@ class Engine:
                 f"{checkpoint_dir}: model.safetensors does not fit config.json: {error}; both must come from one run",
                 param=str(checkpoint_dir),
             ) from error
-        dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
+        is_bf16 = precision == "bf16" or (precision == "auto" and torch.device(device).type == "cuda")
+        dtype = torch.bfloat16 if is_bf16 else torch.float32
         engine = cls(model.to(dtype), tokenizer, device)
         engine.checkpoint_sha256 = opened.metadata.files[WEIGHTS]
         return engine

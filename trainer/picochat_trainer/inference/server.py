@@ -59,6 +59,8 @@ router = APIRouter()
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
+    host: str = "127.0.0.1"
+    """Address that it listens on; without a key, requests must name it or another loopback name."""
     model_name: str = "picochat"
     api_key: str | None = None
     defaults: Defaults = field(default_factory=Defaults)
@@ -141,7 +143,7 @@ def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
     app.add_middleware(
         Guard,
         api_key=settings.api_key,
-        allowed_hosts=LOOPBACK_NAMES,
+        allowed_hosts=(*LOOPBACK_NAMES, settings.host),
         checkpoint_sha256=service.checkpoint_sha256,
     )
     return app
