@@ -52,9 +52,9 @@ class Http:
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
         # A proxy named in the environment is for other hosts, never for this machine itself.
-        loopback = urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
+        self._is_local = urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
         self._client = httpx.Client(
-            base_url=url, headers=headers, timeout=TIMEOUTS, transport=transport, trust_env=not loopback
+            base_url=url, headers=headers, timeout=TIMEOUTS, transport=transport, trust_env=not self._is_local
         )
 
     def close(self) -> None:
@@ -155,7 +155,8 @@ class Http:
 
     def no_answer(self, error: httpx.TransportError) -> str:
         reason = str(error) or type(error).__name__
-        return f"no answer from {self.url} ({reason})"
+        hint = "; start it with `picochat up`, or give --url" if self._is_local else ""
+        return f"no answer from {self.url} ({reason}){hint}"
 
 
 def retrying(patience: Patience, http: Http, error: httpx.TransportError | ApiError) -> None:

@@ -100,9 +100,7 @@ def submit(
             print_json(run)
         else:
             print(run.id)
-            invocation.say(
-                f"page {client.run_page(run.id)}; follow it with `{PROGRAM} events {run.id} --follow`"
-            )
+            invocation.say(f"page {client.run_page(run.id)}; follow it with `{PROGRAM} wait {run.id}`")
 
 
 @app.command()
