@@ -76,7 +76,9 @@ def final_answers(reply: str) -> tuple[str, ...]:
         rest = reply[marks[-1].end() :].strip().split("\n", 1)[0]
         return _unique([rest])
     numbers = _NUMBER.findall(reply)
-    return _unique([reply, *numbers[-1:], *normal_form(reply).split(" ")[-1:]])
+    last_word = normal_form(reply).rsplit(" ", 1)[-1]
+    # Digits without their sign, separators and fraction are another number.
+    return _unique([reply, *numbers[-1:], *([] if last_word.isdecimal() else [last_word])])
 
 
 def answer_matches(reply: str, accepted: Sequence[str]) -> bool:
