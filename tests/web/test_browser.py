@@ -194,6 +194,7 @@ def test_a_live_page_follows_the_run_and_keeps_the_readers_place(
         pass
     assert asked.value.status == 204, "nothing new: nothing is sent"
     assert one.page.locator("#stage-numbers").get_attribute("open") is not None
+    assert one.page.evaluate("document.activeElement.textContent") == "Cancel run"
     assert one.page.evaluate("window.scrollY") == 300
     assert one.complaints == []
     one.page.context.close()

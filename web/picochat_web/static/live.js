@@ -12,8 +12,7 @@ function say(text) {
 
 // What the reader did to a part and the server does not know.
 function remember(part) {
-  const opened = [...part.querySelectorAll("details[id][open]")].map((one) => one.id);
-  const closed = [...part.querySelectorAll("details[id]:not([open])")].map((one) => one.id);
+  const details = [...part.querySelectorAll("details[id]")].map(({ id, open }) => ({ id, open }));
   const scrolls = [...part.querySelectorAll("[id]")]
     .filter((one) => one.scrollTop || one.scrollLeft || "keepEnd" in one.dataset)
     .map((one) => ({
@@ -22,25 +21,34 @@ function remember(part) {
       left: one.scrollLeft,
       atEnd: "keepEnd" in one.dataset && one.scrollHeight - one.scrollTop - one.clientHeight < 8,
     }));
-  const focused = part.contains(document.activeElement) ? document.activeElement.id : "";
-  return { opened, closed, scrolls, focused };
+  const active = document.activeElement;
+  return { details, scrolls, focus: part.contains(active) ? { id: active.id, path: pathIn(part, active) } : null };
 }
 
-function restore(memory) {
-  for (const id of memory.opened) document.getElementById(id)?.setAttribute("open", "");
-  for (const id of memory.closed) document.getElementById(id)?.removeAttribute("open");
+// Places among the children, from the part down: finds an element without an id again.
+function pathIn(part, one) {
+  const path = [];
+  for (; one !== part; one = one.parentElement) path.unshift([...one.parentElement.children].indexOf(one));
+  return path;
+}
+
+function restore(part, memory) {
+  for (const { id, open } of memory.details) document.getElementById(id)?.toggleAttribute("open", open);
   for (const { id, top, left, atEnd } of memory.scrolls) {
     const one = document.getElementById(id);
     if (one) one.scrollTo({ top: atEnd ? one.scrollHeight : top, left, behavior: "instant" });
   }
-  if (memory.focused) document.getElementById(memory.focused)?.focus({ preventScroll: true });
+  if (memory.focus) {
+    const { id, path } = memory.focus;
+    const again = id ? document.getElementById(id) : path.reduce((one, place) => one?.children[place], part);
+    again?.focus({ preventScroll: true });
+  }
 }
 
-function isInUse(part) {
+// A selection would be lost by the swap; the part waits until it is gone.
+function isSelected(part) {
   const selection = document.getSelection();
-  if (selection && !selection.isCollapsed && part.contains(selection.anchorNode)) return true;
-  const active = document.activeElement;
-  return part.contains(active) && !active.id; // it could not be found again after the swap
+  return selection && !selection.isCollapsed && part.contains(selection.anchorNode);
 }
 
 function swap(html) {
@@ -50,10 +58,10 @@ function swap(html) {
   for (const part of fresh.querySelectorAll("[data-part]")) {
     const old = document.getElementById(part.id);
     if (!old || old.isEqualNode(part)) continue;
-    if (isInUse(old)) { wasComplete = false; continue; }
+    if (isSelected(old)) { wasComplete = false; continue; }
     const memory = remember(old);
     old.replaceWith(part);
-    restore(memory);
+    restore(part, memory);
   }
   return { wasComplete, facts: { ...facts } };
 }
@@ -88,6 +96,5 @@ async function follow() {
   }
 }
 
-const log = document.getElementById("log-lines");
-if (log) log.scrollTop = log.scrollHeight;
+for (const one of document.querySelectorAll("[data-keep-end]")) one.scrollTop = one.scrollHeight;
 if (main) { say("Live"); follow(); }
