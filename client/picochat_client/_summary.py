@@ -41,9 +41,6 @@ def print_summary(
     if gate is not None:
         console.print(gate_table(gate.report))
         console.print(gate_line(gate.report))
-        if gate.report.blocking:
-            names = ", ".join(check.id for check in gate.report.blocking)
-            console.print(text(f"blocked by: {names}"))
     elif asks_for_gate(run) and run.state is RunState.SUCCEEDED:
         console.print(Text("the gate was asked for but gave no report: counts as blocked", style="bold red"))
     bpb = _bits_per_byte(client, run)
@@ -52,7 +49,7 @@ def print_summary(
     for name, title in SAMPLE_TITLES.items():
         _print_sample(console, title, samples.get(name) or _stored_sample(client, run, name))
     console.print()
-    console.print(Text("page      "), Text(client.run_page(run.id), style="cyan"), sep="", soft_wrap=True)
+    console.print(Text("this run  "), Text(client.run_page(run.id), style="cyan"), sep="", soft_wrap=True)
     for label, command in _next_commands(run):
         console.print(Text(f"{label:<9} {command}"), soft_wrap=True)
 
@@ -108,7 +105,7 @@ def _print_sample(console: Console, title: str, sample: Sample | None) -> None:
 
 def _next_commands(run: RunOut) -> list[tuple[str, str]]:
     done = {stage.name for stage in run.stages if stage.state in STAGE_DONE}
-    commands = [("server", "picochat up")]
+    commands = [("pages", "picochat up")]
     if run.state is RunState.FAILED:
         commands.append(("log", f"picochat-client logs {run.id}"))
     if StageName.SFT in done:

@@ -16,15 +16,18 @@ from picochat_client._terminal import duration, measured_number, printable, size
 VERDICT_STYLES = {Verdict.APPROVED: "bold green", Verdict.WARN: "bold yellow", Verdict.BLOCKED: "bold red"}
 CHECK_STYLES = {CheckStatus.PASS: "green", CheckStatus.WARN: "yellow", CheckStatus.BLOCK: "red"}
 CHECK_ORDER = {CheckStatus.BLOCK: 0, CheckStatus.WARN: 1, CheckStatus.PASS: 2}
+PASSING_METRICS = frozenset({"lr", "grad_norm", "tokens_per_second", "eta_seconds"})  # say nothing at the end
 
 
 def gate_table(report: GateReport) -> RenderableType:
     """Every check, those that block first."""
-    table = _table("check", "status", "measured", "threshold", "fix")
-    for index, (width, wraps) in enumerate(((27, True), (6, False), (14, False), (8, False), (None, True))):
-        column = table.columns[index]
-        column.no_wrap = not wraps
-        column.max_width = width
+    # Together with four gaps these leave 20 of 80 columns for the fix, and no check's name is cut.
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold underline")
+    table.add_column("check", width=27, overflow="fold")
+    table.add_column("status", width=6, no_wrap=True)
+    table.add_column("measured", width=14, no_wrap=True)
+    table.add_column("threshold", width=9, no_wrap=True)
+    table.add_column("fix", ratio=1)
     for check in sorted(report.checks, key=lambda check: CHECK_ORDER[check.status]):
         table.add_row(
             text(check.id),
@@ -65,7 +68,11 @@ def stages_table(run: RunOut) -> RenderableType:
         elapsed = ""
         if stage.started_at and stage.finished_at and stage.state in STAGE_FINAL:
             elapsed = duration((stage.finished_at - stage.started_at).total_seconds())
-        numbers = ", ".join(f"{name} {measured_number(value)}" for name, value in stage.metrics.items())
+        numbers = ", ".join(
+            f"{name} {measured_number(value)}"
+            for name, value in stage.metrics.items()
+            if name not in PASSING_METRICS
+        )
         said = "; ".join(part for part in (stage.message or "", numbers) if part)
         table.add_row(
             stage.name.value, stage.state.value, step, str(len(stage.attempts) or ""), elapsed, text(said)
@@ -157,7 +164,7 @@ def _measured(check: Check) -> str:
     number = "-" if check.measured is None else measured_number(check.measured)
     if check.interval is not None:
         low, high = check.interval
-        return f"{number} n={check.num_examples}\n{low:.3f} to {high:.3f}"
+        return f"{check.measured or 0:.3f} n={check.num_examples}\n{low:.3f} to {high:.3f}"
     return f"{number} n={check.num_examples}" if check.num_examples is not None else number
 
 

@@ -156,8 +156,9 @@ def test_no_line_of_the_report_table_is_wider_than_the_terminal(
 ) -> None:
     server.script = Script(verdict=Verdict.BLOCKED)
     _, out, _ = cli("submit", spec, "--wait")
-    table = out[: out.index("page ")]
+    table = out[: out.index("this run ")]
     assert max(len(line) for line in table.splitlines()) <= 80
+    assert "skill_release_eval_spelling" in table  # not folded
 
 
 def test_text_of_a_model_cannot_steer_the_terminal(cli: Cli, server: FakeServer, spec: str) -> None:
