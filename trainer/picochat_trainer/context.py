@@ -16,6 +16,8 @@ from picochat_contract.configs import Resources
 from picochat_contract.events import CheckpointFiles, EventType, StageEvent
 from picochat_contract.manifest import StageJob
 
+from picochat_trainer.inputs import locate
+
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_REQUEST = "checkpoint_now"
@@ -111,7 +113,7 @@ class StageContext:
 
     def path(self, name: str) -> Path:
         """Where the run-folder file or folder `name` lies; `job.paths` may move it or a folder above it."""
-        path = self._locate(name)
+        path = locate(name, self.run_dir, self.job.paths)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -152,14 +154,6 @@ class StageContext:
         self.stopping = True
         if not self._stop_is_deferred:
             raise Interrupted
-
-    def _locate(self, name: str) -> Path:
-        parts = name.strip("/").split("/")
-        for length in range(len(parts), 0, -1):
-            moved = self.job.paths.get("/".join(parts[:length]))
-            if moved is not None:
-                return Path(moved).joinpath(*parts[length:])
-        return self.run_dir.joinpath(*parts)
 
 
 def _repair(path: Path) -> int:

@@ -1,5 +1,6 @@
-"""Digests of a stage's input files, by run-folder name: what fingerprints and checks are made of."""
+"""Where run-folder names lie, and digests of input files by name: what fingerprints and checks are made of."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from picochat_contract.configs import DatasetConfig, FileRef, FileSource, Source
@@ -7,14 +8,23 @@ from picochat_contract.errors import Code, ContractError
 from picochat_contract.stages import STAGES, StageName
 
 from picochat_trainer.atomic import file_sha256
-from picochat_trainer.context import StageContext
 
 
-def input_digests(context: StageContext, stage: StageName) -> dict[str, str]:
+def locate(name: str, run_dir: Path, moved: Mapping[str, str]) -> Path:
+    """The path of run-folder name `name`; `moved` may give it, or a folder above it, another place."""
+    parts = name.strip("/").split("/")
+    for length in range(len(parts), 0, -1):
+        place = moved.get("/".join(parts[:length]))
+        if place is not None:
+            return Path(place).joinpath(*parts[length:])
+    return run_dir.joinpath(*parts)
+
+
+def input_digests(path_of: Callable[[str], Path], stage: StageName) -> dict[str, str]:
     """Run-folder name to sha256 of each input file of `stage` that exists; the stage says what is missing."""
     digests: dict[str, str] = {}
     for name in STAGES[stage].inputs:
-        path = context.path(name)
+        path = path_of(name)
         if name.endswith("/"):
             for file in sorted(p for p in path.rglob("*") if p.is_file()):
                 digests[f"{name}{file.relative_to(path).as_posix()}"] = file_sha256(file)

@@ -132,7 +132,7 @@ def run_stage(run_dir: Path, job: StageJob, ranks: Ranks) -> StageExit:
         world_size=ranks.world_size,
     )
     _listen_for_stop(context)
-    inputs = input_digests(context, job.stage) if context.is_main else {}
+    inputs = input_digests(context.path, job.stage) if context.is_main else {}
     if context.is_main:
         _refuse_changed(inputs, job.inputs)
     module = importlib.import_module(f"picochat_trainer.stages.{STAGE_MODULES[job.stage]}")

@@ -137,7 +137,8 @@ def _report(
 ) -> dict[str, float]:
     """Measure the best checkpoint in float32 and write everything down."""
     best_dir = context.output(layout.BASE_BEST)
-    context.scratch(f"{layout.BASE_BEST}{PREVIOUS}")
+    for name in (LAST, layout.BASE_BEST):
+        context.scratch(f"{name}{PREVIOUS}")
     model = GPT(config.model, tokenizer.vocab_size)
     model.load_state_dict(load_weights(best_dir)[2])
     model.to(context.device).eval()

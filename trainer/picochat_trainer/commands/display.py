@@ -1,0 +1,156 @@
+"""Live display and closing summary of stages that run on this machine: the client's display, fed locally."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from picochat_client._retry import Clock
+from picochat_client._tables import gate_line, gate_table, text
+from picochat_client._terminal import duration, measured_number, printable
+from picochat_client._view import RunView
+from picochat_client.progress import progress_for
+from picochat_contract import layout
+from picochat_contract.api import EventOut, RunOut, StageOut
+from picochat_contract.evidence import BaseEvidence
+from picochat_contract.exit_codes import ClientExit
+from picochat_contract.stages import STAGES, StageName
+from picochat_contract.states import STAGE_DONE, DesiredState, RunState, StageState
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from picochat_trainer.local_run import LocalStage, read_gate
+
+SAMPLES = {"base sample": "base/sample.txt", "SFT sample": "sft/sample.txt"}
+SAMPLE_CHARACTERS = 1200
+
+
+@contextmanager
+def live_display(name: str, stages: Sequence[StageName]) -> Iterator[Callable[[EventOut], None]]:
+    """Show stages as they go on, on stderr; yields what takes the events."""
+    console = Console(stderr=True)
+    view = RunView(_as_run(name, stages), Clock())
+    with progress_for(console, view) as progress:
+        yield progress.on_event
+
+
+def print_stages(rows: Sequence[LocalStage]) -> None:
+    """One line per stage: what became of it, how long it took, what it measured."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("stage", "state", "time", "numbers"):
+        table.add_column(title, header_style="bold")
+    for row in rows:
+        numbers = row.manifest.metrics if row.manifest else {}
+        shown = ", ".join(f"{name} {measured_number(value)}" for name, value in numbers.items())
+        took = duration(row.manifest.duration_seconds) if row.manifest else ""
+        said = printable("; ".join(part for part in (row.message or "", shown) if part))
+        table.add_row(row.name.value, row.state.value, took, Text(said))
+    _console().print(table)
+
+
+def print_run(run_dir: Path) -> None:
+    """What came out: bits per byte beside the baseline, samples, the gate report."""
+    console = _console()
+    base = _base_evidence(run_dir)
+    for title, name in SAMPLES.items():
+        path = run_dir / name
+        if path.exists():
+            console.print()
+            console.rule(title, align="left", characters="-", style="dim")
+            console.print(text(path.read_text(encoding="utf-8")[:SAMPLE_CHARACTERS]))
+    if base is not None:
+        console.print(
+            f"base validation: {base.val_bpb:.3f} bits per byte; a unigram model of the same tokens reaches "
+            f"{base.unigram_bpb:.3f}",
+            highlight=False,
+        )
+    gate = read_gate(run_dir)
+    if gate is not None:
+        console.print()
+        console.print(gate_table(gate))
+        console.print(gate_line(gate))
+        if gate.blocking:
+            names = ", ".join(check.id for check in gate.blocking)
+            console.print(text(f"not to be released: blocked by {names}"))
+    if (run_dir / layout.SFT_CHECKPOINT).exists():
+        console.print()
+        for label, command in (
+            ("summary", str(run_dir / layout.SUMMARY_MD)),
+            (
+                "chat",
+                f"picochat chat --checkpoint {run_dir / layout.SFT_CHECKPOINT} "
+                f"--tokenizer {run_dir / layout.TOKENIZER}",
+            ),
+        ):
+            console.print(text(f"{label:<8} {command}"), soft_wrap=True)
+
+
+def exit_code(rows: Sequence[LocalStage]) -> ClientExit:
+    """Of the stages alone; the gate's verdict is a separate matter."""
+    if all(row.state in STAGE_DONE for row in rows):
+        return ClientExit.OK
+    if any(row.state is StageState.CANCELLED for row in rows):
+        return ClientExit.CANCELLED
+    return ClientExit.RUN_FAILED
+
+
+def explain_failure(rows: Sequence[LocalStage]) -> None:
+    for row in rows:
+        if row.state in (StageState.FAILED, StageState.CANCELLED):
+            print(f"{row.name} {row.state}: {printable(row.message or '')}", file=sys.stderr)
+
+
+def _console() -> Console:
+    return Console()
+
+
+def _base_evidence(run_dir: Path) -> BaseEvidence | None:
+    try:
+        return BaseEvidence.model_validate(json.loads((run_dir / layout.BASE_REPORT).read_text("utf-8")))
+    except (OSError, ValueError, ValidationError):
+        return None
+
+
+def _as_run(name: str, stages: Sequence[StageName]) -> RunOut:
+    """The run as a server would describe it before its first event."""
+    return RunOut(
+        id="local",
+        name=name,
+        project="local",
+        state=RunState.RUNNING,
+        desired_state=DesiredState.RUNNING,
+        verdict=None,
+        scale="",
+        created_at=datetime.now(UTC),
+        started_at=None,
+        finished_at=None,
+        current_stage=None,
+        message=None,
+        spec={},
+        stages=[_as_stage(stage, stages) for stage in stages],
+        gate_profile="none",
+        last_seq=0,
+    )
+
+
+def _as_stage(stage: StageName, present: Sequence[StageName]) -> StageOut:
+    return StageOut(
+        id=stage.value,
+        name=stage,
+        state=StageState.PENDING,
+        epoch=0,
+        fingerprint=None,
+        needs=[needed for needed in STAGES[stage].needs if needed in present],
+        started_at=None,
+        finished_at=None,
+        step=None,
+        total_steps=None,
+        metrics={},
+        message=None,
+        cached_from=None,
+        attempts=[],
+    )

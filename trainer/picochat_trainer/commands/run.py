@@ -1,0 +1,154 @@
+"""`picochat run tiny`: all stages on this machine, in one run folder, without a server. No torch at import."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from picochat_client.outcome import verdict_exit
+from picochat_contract.configs import Device, GateProfile
+from picochat_contract.errors import Code, SpecError
+from picochat_contract.exit_codes import ClientExit
+from picochat_contract.spec import RunSpec, expand, parse_mapping
+from picochat_contract.stages import StageName
+
+from picochat_trainer.atomic import write_text
+from picochat_trainer.commands.display import (
+    exit_code,
+    explain_failure,
+    live_display,
+    print_run,
+    print_stages,
+)
+from picochat_trainer.local_run import LocalRun, read_gate
+
+SPEC_FILE = "run_spec.json"
+_SEEDED = ("dataset", "base", "sft", "fit", "eval")
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+
+@app.callback()
+def run() -> None:
+    """Run all stages here, without a server."""
+
+
+@app.command()
+def tiny(
+    out_dir: Annotated[Path, typer.Option(help="The run folder; a second call goes on in it.")],
+    spec: Annotated[Path | None, typer.Option(help="Run spec, YAML or JSON.")] = None,
+    scale: Annotated[str | None, typer.Option(help="Preset: smoke, demo or custom. [demo]")] = None,
+    input: Annotated[
+        list[Path] | None, typer.Option(help="File or folder for the corpus; may be repeated.")
+    ] = None,
+    chat_input: Annotated[Path | None, typer.Option(help="Chat JSONL for SFT.")] = None,
+    eval_input: Annotated[Path | None, typer.Option(help="Eval JSONL.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all stages.")] = None,
+    base_max_steps: Annotated[int | None, typer.Option(help="Base optimizer steps.")] = None,
+    sft_max_steps: Annotated[int | None, typer.Option(help="SFT optimizer steps.")] = None,
+    until: Annotated[StageName | None, typer.Option(help="Last stage to run.")] = None,
+    gate: Annotated[
+        GateProfile | None, typer.Option(help="none, research, first_release or skill_release.")
+    ] = None,
+    device: Annotated[Device | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    nproc_per_node: Annotated[int | None, typer.Option(help="torchrun processes for base and SFT.")] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(help="Any key of the spec, such as base.learning_rate=0.001.")
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="Exit 2 when the gate blocks, 3 when it warns.")] = False,
+) -> int:
+    """Run dataset, tokenizer, base, SFT, fit, eval, gate and report; finished stages are reused."""
+    values = _read_spec(spec)
+    if scale is not None or "scale" not in values:
+        values["scale"] = scale or ("custom" if spec else "demo")
+    values.setdefault("name", out_dir.absolute().name)
+    sources = [{"type": "file", "path": str(path)} for path in input or []]
+    for key, value in {
+        "dataset.sources": sources or None,
+        "dataset.chat": {"type": "file", "path": str(chat_input)} if chat_input else None,
+        "dataset.eval": {"type": "file", "path": str(eval_input)} if eval_input else None,
+        **{f"{stage}.seed": seed for stage in _SEEDED},
+        "base.max_steps": base_max_steps,
+        "sft.max_steps": sft_max_steps,
+        "until": until.value if until else None,
+        "gate.profile": gate,
+        "resources.device": device,
+        "resources.nproc_per_node": nproc_per_node,
+    }.items():
+        if value is not None:
+            put(values, key, value)
+    for assignment in set or []:
+        put(values, *parse_assignment(assignment))
+    return _run(parse_mapping(values), out_dir, strict=strict)
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """`base.max_steps=100` as (key, value); the value is read as YAML."""
+    key, equals, raw = text.partition("=")
+    if not equals or not key.strip():
+        raise SpecError(
+            Code.INVALID_VALUE,
+            f"--set wants key=value, such as base.max_steps=100; got {text!r}",
+            param="set",
+        )
+    try:
+        return key.strip(), yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise SpecError(
+            Code.INVALID_VALUE, f"the value of --set {key} is not readable: {raw!r}", param=key
+        ) from error
+
+
+def put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key in nested mappings."""
+    *path, last = key.split(".")
+    for part in path:
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise SpecError(Code.INVALID_VALUE, f"{key}: {part} is a value, not a section", param=key)
+        values = inner
+    values[last] = value
+
+
+def _read_spec(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(
+            Code.FILE_UNREADABLE, f"cannot read the run spec {path}: {error}", param=str(path)
+        ) from error
+    except yaml.YAMLError as error:
+        raise SpecError(
+            Code.NOT_YAML, f"{path} is not valid YAML or JSON: {error}", param=str(path)
+        ) from error
+    if raw is not None and not isinstance(raw, dict):
+        raise SpecError(
+            Code.NOT_YAML,
+            f"{path} is no mapping of keys to values but a {type(raw).__name__}",
+            param=str(path),
+        )
+    return raw or {}
+
+
+def _run(spec: RunSpec, out_dir: Path, *, strict: bool) -> int:
+    stages = expand(spec)
+    with live_display(spec.name, list(stages)) as on_event:
+        rows = LocalRun(
+            run_dir=out_dir,
+            stages=stages,
+            resources=spec.resources,
+            on_event=on_event,
+            max_attempts=spec.max_attempts,
+        ).run()
+    write_text(out_dir / SPEC_FILE, spec.model_dump_json(indent=2) + "\n")
+    print_stages(rows)
+    code = exit_code(rows)
+    if code != ClientExit.OK:
+        explain_failure(rows)
+        return code
+    print_run(out_dir)
+    report = read_gate(out_dir) if StageName.GATE in stages else None
+    # Without --strict a blocked gate is a result, not a failure: the run did what it was asked to do.
+    return verdict_exit(report.verdict, strict=True) if strict and report is not None else ClientExit.OK
