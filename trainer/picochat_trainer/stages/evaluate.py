@@ -28,8 +28,11 @@ def run(context: StageContext, config: EvalConfig) -> dict[str, float]:
     _require_corpus(corpus)
     checkpoint = context.path(layout.SFT_CHECKPOINT)
     tokenizer_path = context.path(layout.TOKENIZER)
+    engine = Engine.load(checkpoint, tokenizer_path, context.device)
+    # What was loaded, not what lies there: the engine may have fallen back to `.previous`.
+    subject = engine.checkpoint_sha256 or file_sha256(checkpoint / layout.WEIGHTS)
     session = Session(
-        engine=Engine.load(checkpoint, tokenizer_path, context.device),
+        engine=engine,
         tokenizer=Tokenizer.load(tokenizer_path),
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
@@ -40,7 +43,7 @@ def run(context: StageContext, config: EvalConfig) -> dict[str, float]:
         corpus=corpus,
         on_done=lambda done: context.events.progress(done, len(items), "items"),
     )
-    evidence = eval_evidence(judgements, file_sha256(checkpoint / layout.WEIGHTS))
+    evidence = eval_evidence(judgements, subject)
     report = report_json(evidence, judgements, config.model_dump(mode="json"))
     write_json(context.output(layout.EVAL_REPORT), report)
     write_text(

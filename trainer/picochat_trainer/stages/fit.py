@@ -29,10 +29,12 @@ def run(context: StageContext, config: FitConfig) -> dict[str, float]:
     seen = _items(rows, train_lines, config)
     held_out = _items(rows, val_lines, config)
     checkpoint = context.path(layout.SFT_CHECKPOINT)
-    subject = file_sha256(checkpoint / layout.WEIGHTS)
     tokenizer_path = context.path(layout.TOKENIZER)
+    engine = Engine.load(checkpoint, tokenizer_path, context.device)
+    # What was loaded, not what lies there: the engine may have fallen back to `.previous`.
+    subject = engine.checkpoint_sha256 or file_sha256(checkpoint / layout.WEIGHTS)
     session = Session(
-        engine=Engine.load(checkpoint, tokenizer_path, context.device),
+        engine=engine,
         tokenizer=Tokenizer.load(tokenizer_path),
         max_new_tokens=config.max_new_tokens,
         seed=config.seed,

@@ -1,0 +1,150 @@
+"""`picochat data`, `picochat tok`, `picochat eval`: what they write, what they print, how they fail."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from picochat_client.program import main
+from picochat_contract import layout
+from picochat_contract.configs import ModelConfig
+from picochat_contract.evidence import EvalEvidence
+from picochat_trainer.model import GPT
+from picochat_trainer.tokenizer import Tokenizer
+from picochat_trainer.training.checkpoint import Metadata, Weights, save_weights
+
+
+def text_file(folder: Path) -> Path:
+    path = folder / "source.txt"
+    path.write_text("\n".join(f"Line {n} of a small source." for n in range(60)) + "\n")
+    return path
+
+
+def test_preview_shows_a_table_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = text_file(tmp_path)
+    assert main(["data", "preview", "--input", str(source), "--preview-chars", "10"]) == 0
+    shown = capsys.readouterr().out
+    assert "source.txt" in shown
+    assert "readiness" in shown
+    assert "Line 0 of \n" in shown
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_build_writes_corpus_manifest_and_report(tmp_path: Path) -> None:
+    out = tmp_path / "made" / "corpus.txt"
+    assert main(["data", "build", "--input", str(text_file(tmp_path)), "--out", str(out)]) == 0
+    names = sorted(path.name for path in out.parent.iterdir())
+    assert names == ["corpus.txt", "corpus_manifest.json", "corpus_report.md"]
+
+
+@pytest.mark.parametrize("command", [["preview"], ["build", "--out", "x.txt"]])
+def test_a_missing_input_is_a_usage_error_with_its_code(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", *command, "--input", "nowhere.txt"]) == 64
+    assert "error [corpus_missing]: no dataset source at nowhere.txt" in capsys.readouterr().err
+
+
+def test_honesty_names_leaks_and_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "chat.jsonl").write_text('{"user": "What is it?", "assistant": "a"}\n')
+    (tmp_path / "eval.jsonl").write_text('{"user": "what is it", "must_include": ["a"]}\n')
+    arguments = ["--corpus", str(text_file(tmp_path)), "--chat-input", str(tmp_path / "chat.jsonl")]
+    arguments += ["--eval-input", str(tmp_path / "eval.jsonl"), "--out-dir", str(tmp_path / "out")]
+    assert main(["data", "honesty", *arguments]) == 2
+    assert "exact_sft_prompt_leak: eval.jsonl line 1 and chat line 1" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out/honesty_report.json").read_text())["status"] == "blocked"
+    (tmp_path / "eval.jsonl").write_text('{"user": "what else", "must_include": ["a"]}\n')
+    assert main(["data", "honesty", *arguments]) == 0
+
+
+@pytest.mark.parametrize("type", ["char", "byte", "bpe", "hf_bpe"])
+def test_tok_train_writes_a_tokenizer(tmp_path: Path, type: str) -> None:
+    out = tmp_path / "made/tokenizer.json"
+    arguments = [
+        "--input",
+        str(text_file(tmp_path)),
+        "--out",
+        str(out),
+        "--type",
+        type,
+        "--vocab-size",
+        "300",
+    ]
+    assert main(["tok", "train", *arguments]) == 0
+    assert Tokenizer.load(out).decode(Tokenizer.load(out).encode("Line 7")) == "Line 7"
+    assert (out.parent / "tokenizer_config.json").exists()
+
+
+def test_tok_train_refuses_an_impossible_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--input", str(text_file(tmp_path)), "--out", str(tmp_path / "t.json"), "--vocab-size", "10"]
+    assert main(["tok", "train", *arguments]) == 64
+    assert "error [invalid_value]: vocab_size" in capsys.readouterr().err
+
+
+def eval_arguments(folder: Path) -> list[str]:
+    """A random checkpoint with its tokenizer and one item."""
+    assert (
+        main(
+            [
+                "tok",
+                "train",
+                "--input",
+                str(text_file(folder)),
+                "--out",
+                str(folder / "tokenizer.json"),
+                "--type",
+                "byte",
+            ]
+        )
+        == 0
+    )
+    model = GPT(ModelConfig(n_layer=1, n_head=2, n_embd=16, sequence_len=64), 260)
+    model.init_weights(1)
+    weights = Weights(tensors=model.state_dict(), config=model.config, vocab_size=260)
+    save_weights(folder / "checkpoint", weights, Metadata(kind="last", step=1))
+    (folder / "eval.jsonl").write_text('{"user": "Hi", "must_include": ["hello"]}\n')
+    arguments = ["--input", str(folder / "eval.jsonl"), "--checkpoint", str(folder / "checkpoint")]
+    arguments += ["--tokenizer", str(folder / "tokenizer.json"), "--out-dir", str(folder / "out")]
+    return [*arguments, "--max-new-tokens", "3", "--device", "cpu"]
+
+
+@pytest.mark.slow
+def test_eval_chat_scores_a_checkpoint_in_its_own_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", "chat", *eval_arguments(tmp_path)]) == 0
+    evidence = EvalEvidence.model_validate_json((tmp_path / "out/eval_report.json").read_text())
+    assert evidence.overall.num_examples == 1
+    assert (tmp_path / "out/report.md").exists()
+    assert "| all items | 0 | 1 |" in capsys.readouterr().out
+    assert (tmp_path / "out/stages/eval/manifest.json").exists()
+
+
+@pytest.mark.slow
+def test_eval_chat_says_why_the_stage_gave_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = eval_arguments(tmp_path)
+    (tmp_path / "checkpoint" / layout.WEIGHTS).unlink()
+    assert main(["eval", "chat", *arguments]) == 2
+    assert "error [checkpoint_corrupt]" in capsys.readouterr().err
+
+
+def test_eval_chat_refuses_a_bad_row_before_it_loads_a_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "eval.jsonl").write_text('{"user": "Hi"}\n')
+    arguments = ["--input", str(tmp_path / "eval.jsonl"), "--checkpoint", "none", "--tokenizer", "none"]
+    assert main(["eval", "chat", *arguments, "--out-dir", str(tmp_path / "out")]) == 64
+    assert "error [bad_row]: eval.jsonl, line 1" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_commands_import_no_torch() -> None:
+    modules = (
+        "picochat_trainer.commands.data, picochat_trainer.commands.tok, picochat_trainer.commands.evaluate"
+    )
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "False\n"
+    )
