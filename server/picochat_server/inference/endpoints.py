@@ -105,7 +105,7 @@ def _find(request: Request, principal: Principal, name: str, host: ModelHost) ->
     state = request.app.state
     with transaction(state.read_sessions) as session:
         model = service.find(session, state.store, state.settings, principal, name)
-        if model.files.name not in host.live:
+        if not host.serves(model.files):
             service.check_evidence(session, state.store, state.settings, name, model)
     return model
 

@@ -44,14 +44,14 @@ class Lease:
     """One request's hold on a model process: it is not stopped before `release()`."""
 
     def __init__(self, slot: _Slot, process: ModelProcess, clock: Callable[[], float]) -> None:
-        self._slot, self._clock, self._held = slot, clock, True
+        self.slot, self._clock, self._held = slot, clock, True
         self.process = process
 
     def release(self) -> None:
         if self._held:
             self._held = False
-            self._slot.num_requests -= 1
-            self._slot.last_used = self._clock()
+            self.slot.num_requests -= 1
+            self.slot.last_used = self._clock()
 
 
 class ModelHost:
@@ -74,6 +74,7 @@ class ModelHost:
         self._max_live = max_live
         self._clock = clock
         self._slots: dict[str, _Slot] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
         self._reaper: asyncio.Task[None] | None = None
         self._is_closed = False
         # trust_env off: a proxy of the environment has no business between the server and its own child.
@@ -85,6 +86,11 @@ class ModelHost:
     def live(self) -> tuple[str, ...]:
         """Names of the models whose processes run."""
         return tuple(slot.files.name for slot in self._slots.values() if not slot.is_dead)
+
+    def serves(self, files: ModelFiles) -> bool:
+        """True if a process for exactly these files lives or is being started."""
+        slot = self._slots.get(files.key)
+        return slot is not None and not slot.is_dead
 
     async def acquire(self, files: ModelFiles) -> Lease:
         """A live process for this model, started if there is none; raise ModelHostError."""
@@ -103,13 +109,22 @@ class ModelHost:
             raise
         return Lease(slot, process, self._clock)
 
+    def discard(self, lease: Lease) -> None:
+        """Forget a process that broke off, so that the next request starts another at once."""
+        key = lease.slot.files.key
+        if self._slots.get(key) is lease.slot:
+            del self._slots[key]
+            task = asyncio.create_task(_retire(lease.slot))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
     async def close(self) -> None:
         """Stop every process; nothing is started after this."""
         self._is_closed = True
         slots, self._slots = list(self._slots.values()), {}
         if self._reaper is not None:
             self._reaper.cancel()
-        await asyncio.gather(*(_retire(slot, cancel=True) for slot in slots))
+        await asyncio.gather(*self._retiring, *(_retire(slot, cancel=True) for slot in slots))
         await self.client.aclose()
 
     def _new_slot(self, files: ModelFiles) -> _Slot:

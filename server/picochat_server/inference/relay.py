@@ -21,6 +21,7 @@ from picochat_server.inference.process import ModelHostError
 
 T = TypeVar("T")
 EVENT_STREAM = "text/event-stream"
+LAST_EVENT = b"data: [DONE]\n\n"
 
 
 class ClientGone(Exception):  # noqa: N818 - nobody is left to tell of an error
@@ -30,8 +31,10 @@ class ClientGone(Exception):  # noqa: N818 - nobody is left to tell of an error
 class _Stream(StreamingResponse):
     """An answer that gives the model process free at its end, however it ends."""
 
-    def __init__(self, upstream: httpx.Response, lease: Lease, headers: Mapping[str, str]) -> None:
-        super().__init__(_events(upstream, lease), upstream.status_code, headers, EVENT_STREAM)
+    def __init__(
+        self, upstream: httpx.Response, host: ModelHost, lease: Lease, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(_events(upstream, host, lease), upstream.status_code, headers, EVENT_STREAM)
         self._upstream, self._lease = upstream, lease
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,14 +60,15 @@ async def relay(
         upstream = await _unless_gone(request, _send(host, lease, path, body | {"model": files.name}))
         if upstream.headers.get("content-type", "").startswith(EVENT_STREAM):
             is_handed_on = True
-            return _Stream(upstream, lease, headers)
+            return _Stream(upstream, host, lease, headers)
         try:
             content = await _unless_gone(request, upstream.aread())
         finally:
             await upstream.aclose()
         return Response(content, upstream.status_code, headers, upstream.headers.get("content-type"))
     except httpx.TransportError as error:
-        raise ModelHostError(f"the model process broke off: {lease.process.log_tail()}") from error
+        _note_failure(host, lease, error)
+        raise ModelHostError(_broke_off(lease)) from error
     finally:
         if not is_handed_on:
             lease.release()
@@ -81,19 +85,33 @@ async def _send(host: ModelHost, lease: Lease, path: str, body: dict[str, Any]) 
     return await host.client.send(upstream, stream=True)
 
 
-async def _events(upstream: httpx.Response, lease: Lease) -> AsyncIterator[bytes]:
+async def _events(upstream: httpx.Response, host: ModelHost, lease: Lease) -> AsyncIterator[bytes]:
+    end = b""
     try:
         async for chunk in upstream.aiter_raw():
+            end = (end + chunk)[-len(LAST_EVENT) :]
             yield chunk
-    except httpx.TransportError:
+    except httpx.TransportError as error:
+        _note_failure(host, lease, error)
+    if LAST_EVENT not in end:
         # The status has been sent: what is left is an error event, which OpenAI's clients raise.
-        error = {
-            "message": f"the model process broke off: {lease.process.log_tail()}",
+        error_out = {
+            "message": _broke_off(lease),
             "type": "server_error",
             "param": None,
             "code": Code.MODEL_HOST_UNAVAILABLE.value,
         }
-        yield f"\n\ndata: {json.dumps({'error': error})}\n\n".encode()
+        yield f"\n\ndata: {json.dumps({'error': error_out})}\n\n".encode()
+
+
+def _note_failure(host: ModelHost, lease: Lease, error: httpx.TransportError) -> None:
+    """A process that broke off is not asked again; one that is only slow is."""
+    if not isinstance(error, httpx.TimeoutException):
+        host.discard(lease)
+
+
+def _broke_off(lease: Lease) -> str:
+    return f"the model process broke off: {lease.process.log_tail()}"
 
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:

@@ -51,4 +51,4 @@ def weights_of_runs(session: Session, project_id: str, limit: int) -> list[tuple
         .order_by(Run.created_at.desc(), Run.id.desc(), StageArtifact.path.desc())
         .limit(limit)
     )
-    return list(session.execute(statement).tuples().all())
+    return [(run, path, digest) for run, path, digest in session.execute(statement)]

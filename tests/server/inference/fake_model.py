@@ -114,7 +114,7 @@ def main():
         parser.add_argument(name, required=True)
     parser.add_argument("--port", type=int, required=True)
     args = parser.parse_args()
-    Handler.mode = (Path(args.checkpoint) / "model.safetensors").read_text().strip()
+    Handler.mode = (Path(args.checkpoint) / "model.safetensors").read_text(errors="replace").strip()
     Handler.model = args.model_name
     Handler.key = os.environ[args.api_key_env]
     print(f"pid {os.getpid()} serves {args.model_name}", flush=True)
