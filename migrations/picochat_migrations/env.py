@@ -36,6 +36,7 @@ def run(connection: Connection) -> None:
 
 def _pragma_foreign_keys(connection: Connection, *, on: bool) -> None:
     """On the driver's connection: inside a transaction the pragma does nothing, and SQLAlchemy begins one."""
+    assert not connection.in_transaction(), "hand over a connection on which nothing has begun"
     driver: Any = connection.connection.dbapi_connection
     driver.execute(f"PRAGMA foreign_keys={'ON' if on else 'OFF'}")
 

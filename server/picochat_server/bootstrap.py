@@ -68,8 +68,7 @@ def migrate(settings: Settings, *, revision: str = "head") -> None:
                 return
             if current is not None:
                 _copy_sqlite(connection, settings, current)
-            with connection.begin():
-                command.upgrade(alembic_config(connection), revision)
+            command.upgrade(alembic_config(connection), revision)  # env.py begins and commits
         logger.info("database migrated", extra={"from": current, "to": revision})
 
 
@@ -78,8 +77,7 @@ def downgrade(settings: Settings, revision: str) -> None:
     with _engine(settings) as engine, _migration_lock(engine, settings), engine.connect() as connection:
         _refuse_foreign(connection)
         connection.rollback()
-        with connection.begin():
-            command.downgrade(alembic_config(connection), revision)
+        command.downgrade(alembic_config(connection), revision)
 
 
 def check_current(settings: Settings) -> str:
@@ -103,7 +101,7 @@ def differences(settings: Settings) -> list[Any]:
 
 def write_revision(settings: Settings, message: str) -> str:
     """Write a revision that brings the migrated database to the models; return its path."""
-    with _engine(settings) as engine, engine.connect() as connection, connection.begin():
+    with _engine(settings) as engine, engine.connect() as connection:
         number = f"{int(_head()) + 1:04d}"
         script = command.revision(alembic_config(connection), message, autogenerate=True, rev_id=number)
     assert isinstance(script, Script), "one revision was asked for"
