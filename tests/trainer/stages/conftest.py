@@ -1,5 +1,6 @@
 """A run folder as the stages before fit and eval leave it, with a random model small enough for milliseconds."""
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,6 @@ RunStage = Callable[..., dict[str, float]]
 @pytest.fixture
 def run_stage(tmp_path: Path) -> RunStage:
     """Run a stage's module over the run folder `tmp_path` in this process."""
-    import importlib
 
     def start(
         name: str, config: dict[str, Any] | None = None, paths: dict[str, str] | None = None

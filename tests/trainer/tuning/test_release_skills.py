@@ -7,6 +7,7 @@ import pytest
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.policies import POLICIES, SKILL_GROUPS
 from picochat_trainer.data.normalize import normal_form
+from picochat_trainer.scoring.fit_items import fit_item
 from picochat_trainer.scoring.judgement import Reply, judge
 from picochat_trainer.scoring.matching import holds, is_refusal
 from picochat_trainer.tuning.release_skills import SHARES, generate_eval, generate_sft
@@ -175,8 +176,6 @@ def test_the_right_answers_pass_everything(items: list[EvalItem]) -> None:
 
 @pytest.mark.parametrize("style", ["direct", "scratchpad"])
 def test_rows_pass_their_own_fit_rules(style: str) -> None:
-    from picochat_trainer.scoring.fit_items import fit_item
-
     for row in generate_sft(400, seed=6, style="scratchpad" if style == "scratchpad" else "direct"):
         judgement = judge(fit_item(row), Reply(text=row.assistant))
         assert judgement.passed, (row.user, row.assistant, judgement.failures)
