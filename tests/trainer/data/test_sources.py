@@ -96,7 +96,7 @@ def test_a_single_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["not json", "[1]", '{"body": "x"}', '{"text": 5}', json.dumps({"text": "\ud800"})]
+    "line", ["not json", "[" * 100_000, "[1]", '{"body": "x"}', '{"text": 5}', json.dumps({"text": "\ud800"})]
 )
 def test_a_bad_jsonl_row_is_named_by_its_line(tmp_path: Path, line: str) -> None:
     (tmp_path / "rows.jsonl").write_text('{"text": "good"}\n' + line + "\n")

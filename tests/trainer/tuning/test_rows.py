@@ -22,6 +22,7 @@ def jsonl(path: Path, *rows: Any) -> Path:
     ("row", "complaint"),
     [
         ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ("[]", "expected a JSON object, got list"),
         ({"user": "x"}, "assistant: Field required"),
         ({"user": " ", "assistant": "x"}, "user: must not be empty"),

@@ -153,7 +153,7 @@ def _jsonl_documents(text: str, name: str, label: str | None) -> Iterator[Docume
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ContractError(
                 Code.BAD_ROW, f"{name}, line {number}: not JSON ({error})", param=name
             ) from error

@@ -219,7 +219,7 @@ def _row(line: str, number: int, name: str, model: type[R]) -> R:
     where = f"{name}, line {number}"
     try:
         raw = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ContractError(Code.BAD_ROW, f"{where}: not JSON ({error})", param=name) from error
     if not isinstance(raw, dict):
         raise ContractError(
