@@ -94,6 +94,8 @@ def finished(app: FastAPI, project_id: str, name: str, files: dict[str, bytes]) 
         base = _stage(session, run, StageName.BASE)
         base.step = base.total_steps = 300
         base.metrics = {"val_bpb": 4.21, "unigram_bpb": 4.52, "tokens_per_second": 21840.0}
+        _stage(session, run, StageName.EVAL).metrics = {"eval_pass_rate": 22 / 60}
+        _add_metric(session, run, "base", 300, "unigram_bpb", 4.52)
         _fill_events(session, run, 300)
     return made
 
@@ -111,7 +113,12 @@ def running(app: FastAPI, project_id: str, name: str) -> str:
         base = _stage(session, run, StageName.BASE)
         base.state, base.epoch, base.num_attempts = "running", 2, 2
         base.step, base.total_steps, base.started_at = 140, 300, datetime.now(UTC) - timedelta(seconds=95)
-        base.metrics = {"train_loss": 2.263, "val_bpb": 3.192}
+        base.metrics = {
+            "train_loss": 2.263,
+            "val_bpb": 3.192,
+            "tokens_per_second": 21840.0,
+            "eta_seconds": 71.0,
+        }
         _add_attempt(session, base, 1, "lost", cause="lost", message="the lease ended without a heartbeat")
         _add_attempt(session, base, 2, "running")
         _fill_events(session, run, 140)

@@ -171,7 +171,7 @@ def test_a_live_run_shows_progress_and_every_attempt(logged_in: TestClient, runn
     page = logged_in.get(f"/runs/{running}").text
     assert '<progress max="300" value="140"' in page
     seen = text_of(page)
-    assert "step 140 of 300" in seen
+    assert "step 140 of 300, about 1 min 11 s left" in seen
     assert "2 attempts" in seen
     assert "the lease ended without a heartbeat" in seen
     assert "The gate decides when evaluation is done." in seen

@@ -69,6 +69,7 @@ def _templates() -> jinja2.Environment:
             "level": lambda level: LEVELS.get(level.lower(), "quiet"),
             "number": curves.number,
             "duration": formats.duration,
+            "seconds": formats.seconds,
             "moment": formats.moment,
             "day_minute": formats.day_minute,
             "clock": formats.clock,

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import yaml
 from picochat_contract import layout
-from picochat_contract.api import RunOut, StageOut
+from picochat_contract.api import MetricSeries, RunOut, StageOut
 from picochat_contract.errors import Code
 from picochat_contract.gate import GateReport
 from picochat_contract.stages import StageName
@@ -45,11 +45,12 @@ CHARTS = (
     (StageName.SFT, "loss", "SFT loss", "nats per token"),
 )
 FIGURES = (
-    ("val_bpb", "Validation BPB", "base model, held-out text, lower is better"),
-    ("unigram_bpb", "Unigram baseline", "BPB of token counts alone on the same text"),
-    ("eval_pass_rate", "Eval pass rate", "all eval items"),
-    ("tokens_per_second", "Tokens per second", "base training"),
+    (StageName.BASE, "val_bpb", "Validation BPB", "base model, held-out text, lower is better"),
+    (StageName.BASE, "unigram_bpb", "Unigram baseline", "BPB of token counts alone on the same text"),
+    (StageName.EVAL, "eval_pass_rate", "Eval pass rate", "all eval items"),
+    (StageName.BASE, "tokens_per_second", "Tokens per second", "base training, newest value"),
 )
+BASELINE = "unigram_bpb"  # one number, drawn as a level across the chart
 
 
 def viewer_of(session: Session, principal: Principal) -> Viewer:
@@ -122,14 +123,16 @@ def _list_address(state: RunState | None, after: str | None) -> str:
 
 
 def _figures(run: RunOut) -> tuple[Figure, ...]:
-    measured = {name: value for stage in run.stages for name, value in stage.metrics.items()} | run.metrics
+    measured = {stage.name: stage.metrics for stage in run.stages}
     return tuple(
-        Figure(label=label, value=_figure(name, measured[name]) if name in measured else None, note=note)
-        for name, label, note in FIGURES
+        Figure(label=label, value=_figure(name, measured.get(stage, {}).get(name)), note=note)
+        for stage, name, label, note in FIGURES
     )
 
 
-def _figure(name: str, value: float) -> str:
+def _figure(name: str, value: float | None) -> str | None:
+    if value is None:
+        return None
     if name == "eval_pass_rate":
         return formats.percent(value)
     return f"{value:,.0f}" if name == "tokens_per_second" else formats.measured(value)
@@ -143,16 +146,23 @@ def _charts(session: Session, project_id: str, run: RunOut) -> tuple[curves.Char
             f"{stage}-{part}",
             title,
             unit,
-            [
-                curves.Series(name=one.name, steps=one.steps, values=one.values)
-                for one in measured
-                if one.stage is stage and part in one.name
-            ],
+            _series([one for one in measured if one.stage is stage and part in one.name]),
             notes.get(stage, ""),
         )
         for stage, part, title, unit in CHARTS
     ]
     return tuple(chart for chart in drawn if chart is not None)
+
+
+def _series(measured: Sequence[MetricSeries]) -> list[curves.Series]:
+    curved = [one for one in measured if one.name != BASELINE]
+    steps = [step for one in curved for step in one.steps]
+    levels = [
+        curves.Series(name=one.name, steps=[min(steps), max(steps)], values=[one.values[-1]] * 2)
+        for one in measured
+        if one.name == BASELINE and steps
+    ]
+    return [curves.Series(name=one.name, steps=one.steps, values=one.values) for one in curved] + levels
 
 
 def _reused_note(session: Session, project_id: str, stage: StageOut) -> str:
