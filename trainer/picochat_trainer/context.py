@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from picochat_contract.configs import Resources
 from picochat_contract.events import CheckpointFiles, EventType, StageEvent
@@ -28,15 +28,14 @@ class Interrupted(BaseException):
 
 
 class EventWriter:
-    """Appends `events.jsonl`, flushed per line; `seq` goes on from what the file holds. Rank 0 only."""
+    """Appends `events.jsonl`, one whole line at a time; `seq` goes on from what the file holds. Rank 0 only."""
 
     def __init__(self, path: Path | None) -> None:
-        self._file: IO[str] | None = None
+        self._path = path
         self._seq = 0
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._seq = _repair(path)
-            self._file = path.open("a", encoding="utf-8", newline="\n")
 
     def progress(self, step: int, total_steps: int, unit: str, message: str | None = None) -> None:
         data = {"step": step, "total_steps": total_steps, "unit": unit}
@@ -49,7 +48,7 @@ class EventWriter:
 
     def log(self, level: str, message: str) -> None:
         """Tell the reader of the run something; `level` is info, warning or error."""
-        if self._file is not None:
+        if self._path is not None:
             logger.log(logging.getLevelNamesMapping()[level.upper()], message)
         self._write(EventType.LOG, {"level": level, "message": message})
 
@@ -60,17 +59,16 @@ class EventWriter:
         self._write(EventType.CHECKPOINT, files.model_dump(mode="json"))
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """From here on nothing is written."""
+        self._path = None
 
     def _write(self, type: EventType, data: dict[str, Any]) -> None:
-        if self._file is None:
+        if self._path is None:
             return
         self._seq += 1
         event = StageEvent(seq=self._seq, time=datetime.now(UTC), type=type, data=data)
-        self._file.write(event.model_dump_json() + "\n")
-        self._file.flush()
+        with self._path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(event.model_dump_json() + "\n")
 
 
 class StageContext:

@@ -10,13 +10,12 @@ class EventTail:
 
     def __init__(self, path: Path, *, from_end: bool = False) -> None:
         self._path = path
-        self._offset = path.stat().st_size if from_end and path.exists() else 0
+        # After the last complete line: a torn one is cut off by the stage that starts again.
+        self._offset = path.read_bytes().rfind(b"\n") + 1 if from_end and path.exists() else 0
 
     def new_events(self) -> list[StageEvent]:
         try:
             with self._path.open("rb") as file:
-                # A stage that starts again may have cut a torn last line off.
-                self._offset = min(self._offset, file.seek(0, 2))
                 file.seek(self._offset)
                 data = file.read()
         except FileNotFoundError:

@@ -46,7 +46,9 @@ def write_corpus(run_dir: Path, documents: list[str]) -> None:
 @pytest.fixture(scope="session")
 def prepared_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("prepared")
-    write_corpus(run_dir, [topics[name].strip() for name in sorted(topics, key=lambda n: len(topics[n]))[8:24]])
+    write_corpus(
+        run_dir, [topics[name].strip() for name in sorted(topics, key=lambda n: len(topics[n]))[8:24]]
+    )
     tokenizer = train_tokenizer(TokenizerConfig(type="byte"), [])
     save_tokenizer(tokenizer, run_dir / "tokenizer.json", run_dir / "tokenizer_config.json")
     return run_dir
@@ -64,40 +66,51 @@ def new_run(prepared_run: Path, tmp_path: Path) -> Callable[[str], Path]:
 
 @pytest.fixture
 def base_config() -> Callable[..., BaseConfig]:
-    def make(**changes: Any) -> BaseConfig:
-        return validated(BaseConfig, {**TINY_BASE, **changes})
-
-    return make
+    return tiny_base_config
 
 
 @pytest.fixture
-def start_stage(base_config: Callable[..., BaseConfig]) -> StartStage:
-    """Start a base stage process by the protocol of docs/protocol.md."""
-
-    def start(run_dir: Path, nproc: int = 1, inputs: dict[str, str] | None = None, **changes: Any):
-        job = StageJob.model_validate(
-            {
-                "stage": StageName.BASE,
-                "config": base_config(**changes).model_dump(mode="json"),
-                "resources": {"device": "cpu", "nproc_per_node": nproc, "num_threads": 1},
-                "inputs": inputs or {},
-            }
-        )
-        config = run_dir / "stages" / "base" / "stage.json"
-        config.parent.mkdir(parents=True, exist_ok=True)
-        config.write_text(job.model_dump_json(), encoding="utf-8")
-        command = [sys.executable, "-m", "picochat_trainer", "base", "--config", str(config)]
-        with (config.parent / "log.txt").open("ab") as log:
-            return subprocess.Popen([*command, "--out", str(run_dir)], stdout=log, stderr=log)
-
-    return start
+def start_stage() -> StartStage:
+    return start_base_stage
 
 
 @pytest.fixture
-def finish_stage(start_stage: StartStage) -> Callable[..., int]:
+def finish_stage() -> Callable[..., int]:
     """Run a base stage process to its end and return its exit code."""
 
     def finish(run_dir: Path, **settings: Any) -> int:
-        return start_stage(run_dir, **settings).wait(timeout=120)
+        return start_base_stage(run_dir, **settings).wait(timeout=120)
 
     return finish
+
+
+@pytest.fixture(scope="session")
+def undisturbed_run(prepared_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base stage that nothing disturbed."""
+    run_dir = Path(shutil.copytree(prepared_run, tmp_path_factory.mktemp("undisturbed") / "run"))
+    assert start_base_stage(run_dir).wait(timeout=120) == 0
+    return run_dir
+
+
+def tiny_base_config(**changes: Any) -> BaseConfig:
+    return validated(BaseConfig, {**TINY_BASE, **changes})
+
+
+def start_base_stage(
+    run_dir: Path, nproc: int = 1, inputs: dict[str, str] | None = None, **changes: Any
+) -> subprocess.Popen[bytes]:
+    """Start a base stage process by the protocol of docs/protocol.md."""
+    job = StageJob.model_validate(
+        {
+            "stage": StageName.BASE,
+            "config": tiny_base_config(**changes).model_dump(mode="json"),
+            "resources": {"device": "cpu", "nproc_per_node": nproc, "num_threads": 1},
+            "inputs": inputs or {},
+        }
+    )
+    config = run_dir / "stages" / "base" / "stage.json"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(job.model_dump_json(), encoding="utf-8")
+    command = [sys.executable, "-m", "picochat_trainer", "base", "--config", str(config)]
+    with (config.parent / "log.txt").open("ab") as log:
+        return subprocess.Popen([*command, "--out", str(run_dir)], stdout=log, stderr=log)

@@ -56,7 +56,9 @@ def unfinished_checkpoints(run_dir: Path) -> list[str]:
 
 def steps_in_report(run_dir: Path) -> dict[str, Any]:
     report = json.loads((run_dir / "base/train_report.json").read_text())
-    return {key: report[key] for key in ("losses", "val_bpb", "subject", "best_step", "tokens_seen", "sample")}
+    return {
+        key: report[key] for key in ("losses", "val_bpb", "subject", "best_step", "tokens_seen", "sample")
+    }
 
 
 @pytest.fixture(scope="module")

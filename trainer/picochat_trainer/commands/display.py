@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from picochat_client._retry import Clock
+from picochat_client._retry import SystemClock
 from picochat_client._tables import gate_line, gate_table, text
 from picochat_client._terminal import duration, measured_number, printable
 from picochat_client._view import RunView
@@ -33,7 +33,7 @@ SAMPLE_CHARACTERS = 1200
 def live_display(name: str, stages: Sequence[StageName]) -> Iterator[Callable[[EventOut], None]]:
     """Show stages as they go on, on stderr; yields what takes the events."""
     console = Console(stderr=True)
-    view = RunView(_as_run(name, stages), Clock())
+    view = RunView(_as_run(name, stages), SystemClock())
     with progress_for(console, view) as progress:
         yield progress.on_event
 
@@ -129,6 +129,7 @@ def _as_run(name: str, stages: Sequence[StageName]) -> RunOut:
         started_at=None,
         finished_at=None,
         current_stage=None,
+        metrics={},
         message=None,
         spec={},
         stages=[_as_stage(stage, stages) for stage in stages],

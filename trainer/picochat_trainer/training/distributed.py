@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -35,13 +36,16 @@ def wrap(module: nn.Module, device: str) -> nn.Module:
     """DDP where there are several ranks."""
     if not dist.is_initialized():
         return module
-    return nn.parallel.DistributedDataParallel(
-        module,
-        device_ids=None if device == "cpu" else [torch.device(device).index],
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-        static_graph=True,
-    )
+    with warnings.catch_warnings():
+        # 2.13 deprecates broadcast_buffers but has nothing yet that also leaves them alone at the start.
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.parallel.DistributedDataParallel(
+            module,
+            device_ids=None if device == "cpu" else [torch.device(device).index],
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            static_graph=True,
+        )
 
 
 def any_rank(flags: Sequence[bool], device: str) -> list[bool]:
