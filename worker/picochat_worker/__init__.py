@@ -1,1 +1,1 @@
-
+"""The worker: claims stages over HTTP and supervises their processes. No torch, no database."""

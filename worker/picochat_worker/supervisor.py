@@ -79,7 +79,7 @@ class Attempt:
         delivery = Delivery(self._settings, self._channel, self._lease, self._stop, workspace)
         try:
             outcome = self._prepare(workspace) or self._run_stage(workspace, delivery)
-            logger.info("attempt %s: %s", outcome.outcome, outcome.message or "", extra=self._log_ids)
+            logger.info("attempt %s: %s", outcome.outcome, outcome.message or "done", extra=self._log_ids)
             delivery.report(outcome)
         except OSError as error:
             # The disk is full, say: a fault of this machine, so another may do better.
