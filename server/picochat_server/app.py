@@ -84,6 +84,7 @@ def _fill_state(app: FastAPI, settings: Settings) -> None:
     app.state.sessions = make_sessions(engine)
     app.state.read_sessions = make_read_sessions(engine)
     app.state.worker_sessions = make_sessions(worker_engine)
+    app.state.worker_read_sessions = make_read_sessions(worker_engine)
     app.state.store = LocalStore(settings.artifacts)
     app.state.metrics = HttpMetrics()
     app.state.error_page = error_page

@@ -10,9 +10,10 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,16 @@ from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, make_url, text
 from sqlalchemy.orm import Session
 
-from picochat_server import models as _rows  # noqa: F401 - fills Base.metadata
-from picochat_server.auth import repository
+from picochat_server.auth import audit, repository
+from picochat_server.auth.principal import Principal
 from picochat_server.auth.service import ensure_project, make_key, principal_of
 from picochat_server.db import Base, make_engine, make_sessions, transaction
+from picochat_server.models import ApiKey
 from picochat_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 DEFAULT_PROJECT = "default"
+CONSOLE = "console"
 CLIENT_FILE = "client.json"
 WORKER_KEY_FILE = "worker.key"
 SECRET_FILE = "secret.key"  # noqa: S105 - the name of a file
@@ -134,15 +137,29 @@ def first_start(settings: Settings, session: Session, *, url: str) -> FirstStart
     worker_file = settings.home / WORKER_KEY_FILE
     admin = _stored_key(session, client_key(client_file))
     if admin is None:
-        _, admin = make_key(session, project.id, "first admin", ["admin"])
+        _, admin = console_key(session, project.id, "first admin", ["admin"])
     worker = _stored_key(session, worker_file.read_text().strip() if worker_file.exists() else "")
     made_worker = worker is None
     if worker is None:
-        _, worker = make_key(session, project.id, "embedded worker", ["worker"])
+        _, worker = console_key(session, project.id, "embedded worker", ["worker"])
     made = made_worker or client_key(client_file) != admin
     write_private(client_file, json.dumps({"url": url, "api_key": admin}) + "\n")
     write_private(worker_file, worker + "\n")
     return FirstStart(client_file=client_file, worker_key_file=worker_file, made_keys=made)
+
+
+def console_key(
+    session: Session,
+    project_id: str,
+    name: str,
+    scopes: Sequence[str],
+    expires_at: datetime | None = None,
+) -> tuple[ApiKey, str]:
+    """Make a key for whoever has the machine; the audit trail calls that actor `console`."""
+    key, secret = make_key(session, project_id, name, scopes, expires_at)
+    console = Principal(key_id=CONSOLE, project_id=project_id, scopes=frozenset())
+    audit.record(session, console, "key.create", key.id, name=name, scopes=key.scopes)
+    return key, secret
 
 
 def with_secret(settings: Settings) -> Settings:

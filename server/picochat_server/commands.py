@@ -28,7 +28,7 @@ from typer.core import TyperGroup
 
 from picochat_server import bootstrap, logs, serving
 from picochat_server.app import create_app, dispose
-from picochat_server.auth.service import ensure_project, make_key
+from picochat_server.auth.service import ensure_project
 from picochat_server.db import make_engine, make_sessions, transaction
 from picochat_server.settings import Settings
 
@@ -149,7 +149,7 @@ def keys_create(
         engine = make_engine(settings.url)
         with transaction(make_sessions(engine)) as session:
             owner = ensure_project(session, project)
-            key, secret = make_key(session, owner.id, name, wanted, expires_at)
+            key, secret = bootstrap.console_key(session, owner.id, name, wanted, expires_at)
         engine.dispose()
     typer.echo(secret)
     typer.echo(

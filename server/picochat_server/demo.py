@@ -25,9 +25,9 @@ READY_SECONDS = 60
 STOP_SECONDS = 90
 FINISHED = frozenset({ClientExit.OK, ClientExit.GATE_BLOCKED, ClientExit.GATE_WARN})
 BLOCKED = """\
-The gate blocked this model, and that is the honest answer: about a million parameters, trained for two minutes on
-one small corpus, know nothing yet. The table above names each check that blocks and what would fix it. The demo
-itself did what it should: every stage ran, every file is stored, and the verdict stands on their digests."""
+The gate blocked this model, and that is the honest answer: a small model, trained briefly on one small corpus,
+knows little. The table above names each check that blocks and what would fix it. The demo itself did what it
+should: every stage ran, every file is stored, and the verdict rests on their digests."""
 app = typer.Typer(add_completion=False)
 
 

@@ -10,7 +10,7 @@ from picochat_server import bootstrap
 from picochat_server.auth.service import principal_of
 from picochat_server.commands import make_first_keys
 from picochat_server.db import transaction
-from picochat_server.models import ApiKey
+from picochat_server.models import ApiKey, Audit
 from picochat_server.settings import Settings
 from sqlalchemy import func, select, update
 
@@ -36,6 +36,13 @@ def test_first_start_makes_an_admin_key_and_a_worker_key(app: FastAPI, settings:
     assert _scopes(app, (settings.home / "worker.key").read_text().strip()) == {"worker"}
     assert first.made_keys
     assert [_mode(path) for path in (first.client_file, first.worker_key_file)] == [0o600, 0o600]
+
+
+def test_keys_of_the_first_start_are_in_the_audit_trail(app: FastAPI, settings: Settings) -> None:
+    make_first_keys(settings, URL)
+    with transaction(app.state.sessions) as session:
+        rows = session.scalars(select(Audit).order_by(Audit.id)).all()
+    assert [(row.actor, row.action) for row in rows] == [("console", "key.create")] * 2
 
 
 def test_second_start_keeps_the_keys_and_notes_the_new_address(app: FastAPI, settings: Settings) -> None:

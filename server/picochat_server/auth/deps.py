@@ -51,7 +51,8 @@ class Require:
         credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
     ) -> Principal:
         state = request.app.state
-        with transaction(state.worker_sessions if self.scope == "worker" else state.read_sessions) as session:
+        is_worker = self.scope == "worker"
+        with transaction(state.worker_read_sessions if is_worker else state.read_sessions) as session:
             principal = principal_of(session, credentials.credentials) if credentials else None
         if principal is None:
             raise unauthenticated("no API key came" if credentials is None else "this API key is not valid")
