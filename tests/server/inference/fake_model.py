@@ -1,7 +1,8 @@
 """A stand-in for `picochat_trainer serve`: same command line, OpenAI's shapes, no model. Run by the tests' command.
 
-What the weights file says decides how it behaves: `fail` ends at once, `slow` never gets healthy, `crash` dies
-in the middle of an answer, `endless` streams until the reader goes away and then writes `closed` into its log.
+What the weights file says decides how it behaves: `fail` ends at once, `leak` with its key in the log, `slow` never
+gets healthy, `crash` dies in the middle of an answer, `endless` streams until the reader goes away and then writes
+`closed` into its log.
 """
 
 import argparse
@@ -120,6 +121,8 @@ def main():
     print(f"pid {os.getpid()} serves {args.model_name}", flush=True)
     print("inherited:", sorted(name for name in os.environ if name.startswith("PICOCHAT_")), flush=True)
     Path(args.tokenizer).read_text()
+    if Handler.mode == "leak":
+        sys.exit(f"the key is {Handler.key}, says the fake")
     if Handler.mode == "fail":
         sys.exit("the checkpoint is unreadable, says the fake")
     if Handler.mode == "slow":

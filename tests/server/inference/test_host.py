@@ -155,6 +155,30 @@ def test_a_process_that_ends_at_once_is_reported_with_its_log(tmp_path: Path, st
     with_host(make_host(tmp_path, store), work)
 
 
+def test_the_key_of_a_model_process_is_kept_out_of_messages(tmp_path: Path, store: Store) -> None:
+    async def work(host: ModelHost) -> None:
+        with pytest.raises(ModelHostError, match=r"the key is \*\*\*, says the fake"):
+            await host.acquire(store.model("run_a", "leak"))
+
+    with_host(make_host(tmp_path, store), work)
+
+
+def test_a_closed_host_starts_nothing(tmp_path: Path, store: Store) -> None:
+    async def work(host: ModelHost) -> None:
+        await host.close()
+        with pytest.raises(ModelHostError, match="shutting down"):
+            await host.acquire(store.model("run_a"))
+
+    with_host(make_host(tmp_path, store), work)
+
+
+def test_the_keeper_refuses_a_process_group_that_it_does_not_lead() -> None:
+    command = [sys.executable, "-m", "picochat_server.inference.keeper", "--", "true"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "leader of its own process group" in done.stderr
+
+
 def test_a_process_that_never_answers_is_given_up_and_ended(tmp_path: Path, store: Store) -> None:
     async def work(host: ModelHost) -> None:
         with pytest.raises(ModelHostError, match=r"not ready after 2 s"):
