@@ -1,5 +1,6 @@
 """What the pages say, without JavaScript: numbers come from rows, texts are escaped, addresses page by key."""
 
+import html
 import re
 from datetime import timedelta
 
@@ -7,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from picochat_contract import layout
-from picochat_contract.gate import CheckStatus, Verdict
+from picochat_contract.gate import CheckStatus, GateReport, Verdict
 from picochat_contract.states import AttemptState, RunState, StageState
 from picochat_server.auth.service import ensure_project
 from picochat_server.db import transaction
@@ -32,9 +33,9 @@ def running(app: FastAPI, project_id: str) -> str:
     return seed.running(app, project_id, "nightly")
 
 
-def text_of(html: str) -> str:
+def text_of(page: str) -> str:
     """What a reader sees: tags away, white space single."""
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
 
 
 def test_every_page_carries_the_content_policy(
@@ -126,13 +127,22 @@ def test_another_projects_runs_are_not_there(app: FastAPI, blocked: str) -> None
     assert stranger.post(f"/runs/{blocked}/cancel").status_code == 404
 
 
+def report_of(app: FastAPI, run_id: str) -> GateReport:
+    with transaction(app.state.sessions) as session:
+        row = session.scalars(select(GateReportRow).where(GateReportRow.run_id == run_id)).one()
+        return GateReport.model_validate(row.report)
+
+
 def test_a_blocked_run_says_by_which_checks_and_what_would_fix_each(
-    logged_in: TestClient, blocked: str
+    app: FastAPI, logged_in: TestClient, blocked: str
 ) -> None:
-    page = text_of(logged_in.get(f"/runs/{blocked}").text)
-    assert "Blocked by 4 of 23 checks." in page
-    assert "validation BPB 4.210, unigram baseline 4.520" in page
-    assert "train longer, on more text, or with a larger model" in page
+    report = report_of(app, blocked)
+    page = html.unescape(text_of(logged_in.get(f"/runs/{blocked}").text))
+    assert report.blocking and report.warnings
+    assert f"Blocked by {len(report.blocking)} of {len(report.checks)} checks." in page
+    for check in (*report.blocking, *report.warnings):
+        assert page.count(check.message) >= 2, "in the banner and in the table"
+        assert page.count(check.fix) >= 2
     assert "n = 60, 95 % 0.199 to 0.425" in page
     assert "signature checked" in page
 
@@ -140,7 +150,7 @@ def test_a_blocked_run_says_by_which_checks_and_what_would_fix_each(
 def test_an_approved_run_says_so(app: FastAPI, logged_in: TestClient, project_id: str) -> None:
     run_id = seed.finished(app, project_id, "good", seed.model_files()).run_id
     page = text_of(logged_in.get(f"/runs/{run_id}").text)
-    assert "Approved. All 23 checks of first_release passed" in page
+    assert f"Approved. All {len(report_of(app, run_id).checks)} checks of first_release passed" in page
     assert f"picochat-client release NAME {run_id}" in page
 
 
