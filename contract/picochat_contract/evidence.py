@@ -6,8 +6,9 @@ subject is not the checkpoint on trial.
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+RATE_TOLERANCE = 1e-6
 Rate = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -26,15 +27,24 @@ class Score(Evidence):
     low: Rate
     high: Rate
 
+    @model_validator(mode="after")
+    def _rate_follows_from_the_counts(self) -> "Score":
+        expected = self.num_passed / self.num_examples if self.num_examples else 0.0
+        if self.num_passed > self.num_examples or abs(self.pass_rate - expected) > RATE_TOLERANCE:
+            raise ValueError(
+                f"pass_rate {self.pass_rate} does not follow from {self.num_passed} of {self.num_examples}"
+            )
+        return self
+
 
 class BaseEvidence(Evidence):
     """`base/train_report.json`."""
 
     subject: str
     """sha256 of base/best_checkpoint/model.safetensors."""
-    val_bpb: float
+    val_bpb: float = Field(gt=0)
     """Bits per byte of the best checkpoint on held-out documents."""
-    unigram_bpb: float
+    unigram_bpb: float = Field(gt=0)
     """Bits per byte that a unigram model of the same tokens reaches on the same text."""
     val_tokens: int
     num_nonfinite_steps: int
@@ -98,6 +108,13 @@ class HonestyEvidence(Evidence):
     """Eval prompts found in the corpus, after normalisation."""
     duplicate_eval_prompts: int
     num_eval: int
+
+
+class ExternalEvidence(Evidence):
+    """External benchmarks (ARC, MMLU and the like), by name."""
+
+    subject: str
+    benchmarks: dict[str, Score] = Field(min_length=1)
 
 
 EVIDENCE_MODELS: dict[str, type[Evidence]] = {

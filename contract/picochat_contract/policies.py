@@ -17,6 +17,8 @@ class GatePolicy(Config):
     required_evidence: tuple[str, ...]
     require_external: bool = False
     """Block without at least one external benchmark."""
+    min_external_score: float = 0.30
+    min_external_examples: int = Field(default=50, ge=1)
     max_bpb_to_unigram: float = 0.9
     """val_bpb / unigram_bpb must stay under this."""
     min_val_tokens: int = 1_000

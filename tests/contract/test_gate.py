@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from picochat_contract import gate
+from picochat_contract import gate, gate_rules
 from picochat_contract.canonical import sha256_hex
 from picochat_contract.evidence import EVIDENCE_MODELS
 from picochat_contract.gate import CheckStatus, DataDigests, EvidenceFile, GateReport, Verdict, decide
@@ -79,13 +79,20 @@ def good_reports() -> Reports:
     }
 
 
+ARC = {"subject": SUBJECT, "benchmarks": {"arc_easy": score(50, 100)}}
+
+
+def external_file(data: Any) -> EvidenceFile:
+    return EvidenceFile(path="external/arc.json", sha256=sha256_hex("external"), data=data)
+
+
 def decide_on(reports: Reports, profile: str, *, external: bool = True, subject: str = SUBJECT) -> GateReport:
     files = {
         name: EvidenceFile(path=EVIDENCE_PATHS[name], sha256=sha256_hex(name), data=data)
         for name, data in reports.items()
     }
     if external:
-        files["external"] = EvidenceFile(path="external/arc.json", sha256=sha256_hex("external"), data={})
+        files["external"] = external_file(ARC)
     return decide(policy_named(profile), files, subject=subject, data=DATA)
 
 
@@ -196,6 +203,27 @@ def test_a_missing_external_benchmark_blocks_a_skill_release() -> None:
     assert [check.id for check in report.blocking] == [EXTERNAL]
 
 
+@pytest.mark.parametrize(
+    ("data", "check_id"),
+    [
+        ({}, EXTERNAL),
+        ({"subject": SUBJECT, "benchmarks": {}}, EXTERNAL),
+        ({**ARC, "subject": sha256_hex("older weights")}, EXTERNAL),
+        ({**ARC, "benchmarks": {"arc_easy": score(49, 49)}}, "external_eval_arc_easy"),
+        ({**ARC, "benchmarks": {"arc_easy": score(29, 100)}}, "external_eval_arc_easy"),
+    ],
+)
+def test_an_external_report_that_proves_nothing_blocks(data: Any, check_id: str) -> None:
+    files = {
+        name: EvidenceFile(path=EVIDENCE_PATHS[name], sha256=sha256_hex(name), data=report)
+        for name, report in good_reports().items()
+    }
+    report = decide(
+        policy_named("skill_release"), {**files, "external": external_file(data)}, subject=SUBJECT, data=DATA
+    )
+    assert [check.id for check in report.blocking] == [check_id]
+
+
 def test_every_check_that_decide_can_emit_is_covered_here() -> None:
     emitted = {
         check.id
@@ -204,17 +232,18 @@ def test_every_check_that_decide_can_emit_is_covered_here() -> None:
         for reports in (good_reports(), {})
         for check in decide_on(reports, profile, external=external).checks
     }
-    assert emitted == set(TRIPS) | {EXTERNAL}
+    assert emitted == set(TRIPS) | {EXTERNAL, "external_eval_arc_easy"}
 
 
 def test_every_check_id_in_the_source_is_covered_here() -> None:
     """A rule behind a condition that no fixture meets would hide from the test above."""
-    helpers = {"_at_most", "_at_least", "_check", "_presence"}
+    helpers = {"at_most", "at_least", "check", "presence"}
     written: set[str] = set()
-    for node in ast.walk(ast.parse(inspect.getsource(gate))):
+    source = inspect.getsource(gate) + inspect.getsource(gate_rules)
+    for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             continue
-        position = {"_rate": 1, "_rate_at_most": 1}.get(node.func.id, 0 if node.func.id in helpers else None)
+        position = {"rate": 1, "rate_at_most": 1}.get(node.func.id, 0 if node.func.id in helpers else None)
         name = node.args[position] if position is not None else None
         if isinstance(name, ast.Constant):
             written.add(str(name.value))
@@ -264,7 +293,6 @@ def test_numbers_that_are_no_numbers_block(value: Any) -> None:
         (("eval", "groups", "math"), "skill_release_eval_math"),
         (("sft_fit", "groups", "choice"), "skill_release_sft_choice"),
         (("eval", "prompt_echo"), "prompt_echo"),
-        (("eval", "unsupported_claims"), "unsupported_claims"),
         (("eval", "unsafe_refusal"), "refusal"),
     ],
 )
@@ -274,6 +302,33 @@ def test_too_few_examples_block_whatever_the_rate(path: tuple[str, ...], check_i
     report = decide_on(reports, "skill_release")
     assert [check.id for check in report.blocking] == [check_id]
     assert report.blocking[0].measured is None
+
+
+def test_too_few_examples_of_a_warning_rule_warn() -> None:
+    reports = good_reports()
+    put("eval", "unsupported_claims", value=score(0, 9))(reports)
+    report = decide_on(reports, "skill_release")
+    assert [check.id for check in report.warnings] == ["unsupported_claims"]
+
+
+def test_choice_accuracy_over_a_handful_of_items_is_no_evidence() -> None:
+    reports = good_reports()
+    put("eval", "groups", "choice", value=score(9, 9))(reports)
+    report = decide_on(reports, "first_release")
+    assert [check.id for check in report.blocking] == ["choice_adjusted_accuracy"]
+
+
+def test_memorization_that_was_not_measured_warns() -> None:
+    reports = good_reports()
+    put("base", "canary_count", value=0)(reports)
+    report = decide_on(reports, "research")
+    assert [check.id for check in report.warnings] == ["memorization_canary"]
+
+
+def test_a_rate_that_does_not_follow_from_its_counts_blocks() -> None:
+    reports = good_reports()
+    reports["eval"]["non_choice"]["pass_rate"] = 1.0
+    assert [check.id for check in decide_on(reports, "research").blocking] == ["evidence_eval"]
 
 
 def test_a_missing_skill_group_blocks() -> None:
@@ -289,7 +344,7 @@ def test_no_evidence_at_all_is_blocked() -> None:
 
 def test_a_policy_without_rules_approves_nothing() -> None:
     empty = GatePolicy(name="empty", required_evidence=())
-    assert decide(empty, {}, subject=SUBJECT).verdict is Verdict.BLOCKED
+    assert decide(empty, {}, subject=SUBJECT, data=DATA).verdict is Verdict.BLOCKED
 
 
 def test_the_report_names_the_files_it_rests_on() -> None:
