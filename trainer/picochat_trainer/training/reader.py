@@ -5,7 +5,6 @@ order. A global step takes the next windows of that order; ranks and micro-batch
 two processes with half the batch see exactly what one process sees.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,7 +83,7 @@ class WindowReader:
 
     def next_step(self) -> StepBatch:
         global_rows = self._rows * self._world_size * self._accum
-        starts = np.fromiter(self._take(global_rows), dtype=np.int64, count=global_rows)
+        starts = self._take(global_rows)
         # (micro-batch, rank, row): one process with twice the rows takes two ranks' slices.
         mine = starts.reshape(self._accum, self._world_size, self._rows)[:, self._rank]
         return StepBatch(
@@ -92,13 +91,18 @@ class WindowReader:
             num_targets=global_rows * self._sequence_len,
         )
 
-    def _take(self, count: int) -> Iterator[int]:
-        for _ in range(count):
+    def _take(self, count: int) -> np.ndarray:
+        """The next `count` windows, going on into further epochs where this one ends."""
+        taken: list[np.ndarray] = []
+        while count:
             if self._index == len(self._starts):
                 self._epoch, self._index = self._epoch + 1, 0
                 self._starts = self._epoch_starts(self._epoch)
-            yield self._starts[self._index]
-            self._index += 1
+            part = self._starts[self._index : self._index + count]
+            taken.append(part)
+            self._index += len(part)
+            count -= len(part)
+        return np.concatenate(taken)
 
     def _batch(self, starts: np.ndarray) -> tuple[Tensor, Tensor]:
         rows = self._tokens[starts[:, None] + np.arange(self._sequence_len + 1)]
