@@ -1,0 +1,89 @@
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from picochat_contract.errors import Code, ContractError
+from picochat_trainer.training.chat import ChatSplit, prepare_chat
+from picochat_trainer.tuning.rows import ChatRow
+
+
+class Letters:
+    """One id per character of the contents; the answer and one end token are learned."""
+
+    def encode_chat(
+        self, messages: Sequence[dict[str, str]], add_generation_prompt: bool = False
+    ) -> tuple[list[int], list[int]]:
+        user, assistant = (message["content"] for message in messages)
+        ids = [*map(ord, user), *map(ord, assistant), 2]
+        return ids, [0] * len(user) + [1] * (len(assistant) + 1)
+
+
+def row(line: int, **values: Any) -> ChatRow:
+    return ChatRow(line=line, **{"user": f"question {line}", "assistant": "yes", **values})
+
+
+def prepare(rows: list[ChatRow], **changes: Any) -> ChatSplit:
+    settings = {"sequence_len": 64, "val_fraction": 0.2, "seed": 1, **changes}
+    return prepare_chat(rows, Letters(), **settings)
+
+
+def grouped(num_groups: int = 10, size: int = 4) -> list[ChatRow]:
+    return [row(i + 1, group=f"g{i % num_groups}", category=f"c{i % 2}") for i in range(num_groups * size)]
+
+
+def test_a_group_is_never_on_both_sides() -> None:
+    for seed in range(10):
+        split = prepare(grouped(), seed=seed)
+        assert split.method == "group"
+        assert {e.group for e in split.train}.isdisjoint(e.group for e in split.val)
+        assert sorted(e.line for e in (*split.train, *split.val)) == list(range(1, 41))
+        assert 8 <= len(split.val) <= 10
+
+
+def test_the_split_follows_from_the_seed() -> None:
+    assert prepare(grouped()).val == prepare(grouped()).val
+    assert prepare(grouped()).val != prepare(grouped(), seed=2).val
+
+
+def test_every_category_keeps_training_rows() -> None:
+    rows = [*grouped(), row(41, group="only", category="rare"), row(42, group="only", category="rare")]
+    for seed in range(10):
+        assert {e.category for e in prepare(rows, seed=seed).train} == {"c0", "c1", "rare"}
+
+
+def test_rows_without_a_group_stay_with_rows_of_the_same_prompt() -> None:
+    rows = [row(i + 1, user=f"Question  {i // 2}" if i % 2 else f"question {i // 2}") for i in range(20)]
+    val = {e.line for e in prepare(rows).val}
+    assert val and all(((line - 1) ^ 1) + 1 in val for line in val)
+
+
+def test_one_group_alone_is_split_by_rows_and_says_so() -> None:
+    split = prepare([row(i + 1, group="all") for i in range(10)])
+    assert split.method == "random"
+    assert (len(split.train), len(split.val)) == (8, 2)
+
+
+def test_rows_that_do_not_fit_are_left_out_and_listed() -> None:
+    split = prepare([*grouped(), row(41, user="x" * 80, group="g0", category="c0")])
+    assert split.skipped_long == (41,)
+    assert 41 not in {e.line for e in (*split.train, *split.val)}
+
+
+@pytest.mark.parametrize(("length", "fits"), [(60, True), (61, False)])
+def test_the_context_counts_inputs_not_the_last_target(length: int, fits: bool) -> None:
+    rows = [
+        *grouped(),
+        row(41, user="x" * length, group="g0", category="c0"),
+    ]  # + "yes", whose end is a target only
+    assert (41 not in prepare(rows, sequence_len=63).skipped_long) is fits
+
+
+def test_too_few_rows_that_fit_is_a_bad_row() -> None:
+    with pytest.raises(ContractError, match="1 of 2 do") as caught:
+        prepare([row(1), row(2, user="x" * 80)])
+    assert caught.value.code == Code.BAD_ROW
+
+
+def test_targets_are_the_answer_and_its_end() -> None:
+    [example, *_] = [e for e in prepare(grouped()).train if e.line]
+    assert example.num_targets == len("yes") + 1
