@@ -56,7 +56,7 @@ def finished(stack: Stack) -> str:
     spec.write_text("name: smoke\nscale: smoke\n")
     done = stack.client("submit", str(spec), "--wait", "--json")
     assert done.returncode == 2, f"{done.stdout}\n{done.stderr}\n{stack.logs()}"
-    return str(json.loads(done.stdout.strip().splitlines()[-1])["id"])
+    return str(json.loads(done.stdout)["run"]["id"])
 
 
 def test_run_ends_blocked_with_reasons(stack: Stack, finished: str) -> None:
