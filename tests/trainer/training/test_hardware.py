@@ -51,16 +51,27 @@ def test_more_processes_than_gpus_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 def test_auto_compiles_only_what_repays_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "has_cpp_compiler", lambda: True)
     config = BaseConfig()
-    assert not should_compile(config, "cpu", None, flops=1e9)
-    assert should_compile(config, "cpu", None, flops=1e15)
-    assert should_compile(config, "cuda:0", torch.bfloat16, flops=1e9)
-    assert not should_compile(config.model_copy(update={"compile": "off"}), "cuda:0", None, flops=1e15)
-    assert should_compile(config.model_copy(update={"compile": "on"}), "cpu", None, flops=1)
+    assert not should_compile(config, "cpu", None, flops=1e9, num_shapes=1)
+    assert should_compile(config, "cpu", None, flops=1e15, num_shapes=1)
+    assert should_compile(config, "cuda:0", torch.bfloat16, flops=1e9, num_shapes=1)
+    assert not should_compile(
+        config.model_copy(update={"compile": "off"}), "cuda:0", None, flops=1e15, num_shapes=1
+    )
+    assert should_compile(config.model_copy(update={"compile": "on"}), "cpu", None, flops=1, num_shapes=1)
+
+
+def test_more_shapes_need_a_longer_training_to_repay_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "has_cpp_compiler", lambda: True)
+    flops = next(
+        f for f in (2.0**n for n in range(30, 60)) if should_compile(BaseConfig(), "cpu", None, f, 1)
+    )
+    assert not should_compile(BaseConfig(), "cpu", None, flops, 4)
+    assert should_compile(BaseConfig(), "cpu", None, 4 * flops, 4)
 
 
 def test_auto_does_not_compile_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "has_cpp_compiler", lambda: False)
-    assert not should_compile(BaseConfig(), "cpu", None, flops=1e15)
+    assert not should_compile(BaseConfig(), "cpu", None, flops=1e15, num_shapes=1)
 
 
 def test_the_compiler_named_by_cxx_counts(monkeypatch: pytest.MonkeyPatch) -> None:

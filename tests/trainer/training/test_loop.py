@@ -202,7 +202,9 @@ def test_a_failed_compile_goes_on_in_eager_and_says_so(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.filterwarnings("ignore")  # torch's compiler warns inside itself, and fails where that is an error
+@pytest.mark.filterwarnings(
+    "ignore"
+)  # torch's compiler warns inside itself, and fails where that is an error
 def test_compiled_training_gives_the_losses_of_eager(run: Run, model: GPT, tmp_path: Path) -> None:
     initial = {name: value.clone() for name, value in model.state_dict().items()}
 

@@ -10,7 +10,7 @@ import torch
 from picochat_contract.configs import Device, OptimConfig, Precision, Resources
 from picochat_contract.errors import Code, ContractError
 
-# On two cores a cold compile takes 15 s and halves the steps' time (measured), so eager must take longer than this.
+# On two cores a cold compile takes 15 s per batch shape and halves the steps' time (measured).
 _MIN_EAGER_SECONDS = 30.0
 _EAGER_FLOPS = {torch.bfloat16: 75e9, None: 45e9}  # per second and core, in training, measured with avx512
 
@@ -64,14 +64,16 @@ def autocast(device: str, dtype: torch.dtype | None) -> AbstractContextManager[o
     return nullcontext() if dtype is None else torch.autocast(torch.device(device).type, dtype=dtype)
 
 
-def should_compile(config: OptimConfig, device: str, dtype: torch.dtype | None, flops: float) -> bool:
-    """`auto`: on CUDA always; on the CPU if a training of `flops` is long enough and there is a C++ compiler."""
+def should_compile(
+    config: OptimConfig, device: str, dtype: torch.dtype | None, flops: float, num_shapes: int
+) -> bool:
+    """`auto`: on CUDA always; on the CPU if a training of `flops` repays it and there is a C++ compiler."""
     if config.compile != "auto":
         return config.compile == "on"
     if device != "cpu":
         return True
     eager_seconds = flops / (_EAGER_FLOPS[dtype] * torch.get_num_threads())
-    return eager_seconds >= _MIN_EAGER_SECONDS and has_cpp_compiler()
+    return eager_seconds >= _MIN_EAGER_SECONDS * num_shapes and has_cpp_compiler()
 
 
 def has_cpp_compiler() -> bool:

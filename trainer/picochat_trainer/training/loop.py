@@ -78,6 +78,7 @@ class Trainer:
         self.clock = Clock()
         self.dtype = autocast_dtype(self.config.precision, context.device)
         self.optimizer = make_optimizer(self.model, self.config)
+        torch.manual_seed(self.config.seed + context.rank)  # dropout; a resume puts its own state over this
         self.state = restore(context, training, self.optimizer) or _fresh_state(training.fingerprint)
         self.interval_tokens = 0
         self.interval_seconds = 0.0
@@ -271,10 +272,9 @@ class Trainer:
 
     def _should_compile(self, shapes: list[tuple[int, int]]) -> bool:
         """Decided from the whole training, not from what is left of it: a resumed run computes the same way."""
-        rows, width = max(shapes)
-        tokens = self.config.max_steps * self.config.grad_accum_steps * rows * width
-        flops = tokens * self.model.flops_per_token()
-        return should_compile(self.config, self.context.device, self.dtype, flops)
+        tokens = sum(rows * width for rows, width in shapes) / len(shapes)
+        flops = self.config.max_steps * self.config.grad_accum_steps * tokens * self.model.flops_per_token()
+        return should_compile(self.config, self.context.device, self.dtype, flops, len(shapes))
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         if self.context.device == "cpu":

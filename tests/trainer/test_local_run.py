@@ -1,0 +1,119 @@
+"""The local runner on the stages before torch: reuse, locking, failures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from picochat_contract.api import EventOut
+from picochat_contract.errors import ContractError
+from picochat_contract.spec import expand, parse_mapping
+from picochat_contract.states import StageState
+from picochat_trainer.local_run import LocalRun, LocalStage, locked
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text("The quick brown fox jumps over the lazy dog.\n" * 60)
+    return path
+
+
+def run(tmp_path: Path, text: Path, **changes: Any) -> tuple[list[LocalStage], list[EventOut]]:
+    spec = parse_mapping(
+        {
+            "until": "tokenizer",
+            "dataset": {"sources": [{"type": "file", "path": str(text)}], "sft_rows": 32, "eval_rows": 16},
+            "tokenizer": {"type": "byte"},
+            **changes,
+        }
+    )
+    events: list[EventOut] = []
+    rows = LocalRun(
+        run_dir=tmp_path / "run", stages=expand(spec), resources=spec.resources, on_event=events.append
+    ).run()
+    return rows, events
+
+
+def states(rows: list[LocalStage]) -> list[StageState]:
+    return [row.state for row in rows]
+
+
+DONE, CACHED = StageState.SUCCEEDED, StageState.CACHED
+
+
+def test_a_second_run_reuses_what_the_first_finished(tmp_path: Path, text: Path) -> None:
+    assert states(run(tmp_path, text)[0]) == [DONE, DONE]
+    assert states(run(tmp_path, text)[0]) == [CACHED, CACHED]
+
+
+def test_a_changed_setting_runs_its_stage_and_not_the_one_before(tmp_path: Path, text: Path) -> None:
+    run(tmp_path, text)
+    assert states(run(tmp_path, text, tokenizer={"type": "char"})[0]) == [CACHED, DONE]
+
+
+def test_a_changed_source_file_runs_everything_again(tmp_path: Path, text: Path) -> None:
+    run(tmp_path, text)
+    text.write_text(text.read_text() + "One more line that was not there before.\n")
+    assert states(run(tmp_path, text)[0]) == [DONE, DONE]
+
+
+@pytest.mark.parametrize("damage", ["change", "remove"])
+def test_a_damaged_output_is_made_again(tmp_path: Path, text: Path, damage: str) -> None:
+    run(tmp_path, text)
+    tokenizer = tmp_path / "run/tokenizer.json"
+    if damage == "remove":
+        tokenizer.unlink()
+    else:
+        tokenizer.write_bytes(tokenizer.read_bytes().replace(b"a", b"b", 1))
+    assert states(run(tmp_path, text)[0]) == [CACHED, DONE]
+
+
+def test_a_failure_skips_the_rest_and_says_why(tmp_path: Path, text: Path) -> None:
+    text.write_bytes(b"\xff\xfe\x00\x01")
+    rows, _ = run(tmp_path, text)
+    assert states(rows) == [StageState.FAILED, StageState.SKIPPED]
+    assert rows[0].message is not None and rows[0].message.startswith("file_unreadable: ")
+
+
+def test_a_source_that_is_not_there_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match="no file or folder"):
+        run(tmp_path, tmp_path / "none.txt")
+
+
+def test_its_events_are_those_of_a_server(tmp_path: Path, text: Path) -> None:
+    _, events = run(tmp_path, text)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    moves = [(e.data["id"], e.data["to"]) for e in events if e.type == "state"]
+    assert moves[:3] == [("dataset", "queued"), ("dataset", "running"), ("dataset", "succeeded")]
+    assert any(event.type == "progress" for event in events)
+
+
+def test_two_runs_never_share_a_folder(tmp_path: Path, text: Path) -> None:
+    with locked(tmp_path / "run"), pytest.raises(ContractError, match="another run is working"):
+        run(tmp_path, text)
+
+
+def test_the_lock_lasts_as_long_as_a_stage_that_outlived_its_runner(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with locked(folder) as descriptor:
+        stage = subprocess.Popen(
+            [sys.executable, "-c", "import sys; sys.stdin.read()"],
+            stdin=subprocess.PIPE,
+            pass_fds=[descriptor],
+        )
+    with pytest.raises(ContractError, match="another run is working"), locked(folder):
+        pass
+    stage.communicate()
+    with locked(folder):
+        pass
+
+
+def test_the_job_names_the_digests_that_the_fingerprint_is_made_of(tmp_path: Path, text: Path) -> None:
+    rows, _ = run(tmp_path, text)
+    job = json.loads((tmp_path / "run/stages/tokenizer/stage.json").read_text())
+    assert rows[1].manifest is not None
+    assert job["fingerprint"] == rows[1].manifest.fingerprint
+    assert set(job["inputs"]) == {"corpus.txt"}
