@@ -6,6 +6,9 @@ Each block and the head with the loss are compiled on their own: all blocks shar
 B rows, T tokens, D model dim
 """
 
+from contextlib import AbstractContextManager
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,9 +52,9 @@ def _head_loss(model: GPT, x_BTD: Tensor, targets_BT: Tensor) -> Tensor:
     return F.cross_entropy(logits_NV, targets_BT.flatten(), ignore_index=IGNORE_INDEX)
 
 
-def eager() -> torch.compiler.set_stance:
+def eager() -> AbstractContextManager[None]:
     """Inside, compiled modules run as written: validation has other shapes and is not worth compiling for."""
-    return torch.compiler.set_stance("force_eager")
+    return cast(AbstractContextManager[None], torch.compiler.set_stance("force_eager"))
 
 
 def compile_loss(
