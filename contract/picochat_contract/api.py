@@ -1,7 +1,7 @@
 """Shapes of the management API (`/api/v1`): what the server answers and what client, worker and CI send."""
 
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -32,6 +32,9 @@ SCOPES: tuple[Scope, ...] = (
     "admin",
 )
 T = TypeVar("T")
+MAX_INT = 2**31 - 1  # of an integer column
+Count = Annotated[int, Field(ge=0, le=MAX_INT)]
+PLAIN = r"^[^\x00-\x1f\x7f]*$"  # no control characters; databases refuse some of them
 
 
 class Wire(BaseModel):
@@ -180,7 +183,7 @@ class ReleaseOut(Wire):
 
 
 class KeyIn(Wire):
-    name: str = Field(min_length=1, max_length=80)
+    name: str = Field(min_length=1, max_length=80, pattern=PLAIN)
     scopes: list[Scope] = Field(min_length=1)
     expires_in_days: int | None = Field(default=None, ge=1, le=3650)
 
@@ -218,9 +221,9 @@ class WorkerOut(Wire):
 class ClaimIn(Wire):
     """Ask for work. With `stage` (from a hint) only that stage is claimed."""
 
-    worker: str = Field(min_length=1, max_length=120)
-    host: str = Field(max_length=255)
-    device: str = Field(max_length=120)
+    worker: str = Field(min_length=1, max_length=120, pattern=PLAIN)
+    host: str = Field(max_length=255, pattern=PLAIN)
+    device: str = Field(max_length=120, pattern=PLAIN)
     stage: str | None = None
 
 
@@ -252,12 +255,12 @@ class Claim(Wire):
 class Fence(Wire):
     """Every write of a worker carries these; no match means 409 `lease_lost`."""
 
-    lease_token: str
-    epoch: int
+    lease_token: str = Field(pattern=PLAIN)
+    epoch: Count
 
 
 class HeartbeatIn(Fence):
-    step: int | None = None
+    step: Count | None = None
 
 
 class HeartbeatOut(Wire):
@@ -281,7 +284,7 @@ class CheckpointIn(Fence):
 
 class FinishIn(Fence):
     outcome: Literal["succeeded", "failed", "interrupted", "cancelled"]
-    exit_code: int | None
+    exit_code: int | None = Field(ge=-MAX_INT, le=MAX_INT)
     cause: Cause | None = None
     code: str | None = None
     """Error code from error.json."""

@@ -22,7 +22,7 @@ class EventType(StrEnum):
 class StageEvent(Config):
     """One line of `events.jsonl`."""
 
-    seq: int = Field(ge=1)
+    seq: int = Field(ge=1, lt=2**31)
     """Counts from 1 within one attempt; makes a repeated upload harmless."""
     time: datetime
     type: EventType
@@ -40,5 +40,5 @@ class CheckpointFiles(Config):
     """Data of a CHECKPOINT event: a complete, resumable checkpoint lies in `directory`."""
 
     directory: str
-    step: int = Field(ge=0)
+    step: int = Field(ge=0, lt=2**31)
     files: tuple[CheckpointFile, ...]

@@ -7,6 +7,12 @@ import time
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32: no i, l, o, u
 ID_PATTERN = re.compile(r"^[a-z]{2,6}_[0-9a-hjkmnp-tv-z]{18}$")
 
+
+def is_id(text: str) -> bool:
+    """True if `text` has the shape of an id. What has not names nothing, and is not shown to a database."""
+    return ID_PATTERN.fullmatch(text) is not None
+
+
 PREFIXES = {
     "project": "proj",
     "api_key": "key",

@@ -32,7 +32,7 @@ class RequestId:
             await self.app(scope, receive, send)
             return
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        request_id = given if _REQUEST_ID.match(given) else "req_" + secrets.token_hex(8)
+        request_id = given if _REQUEST_ID.fullmatch(given) else "req_" + secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
         current_request_id.set(request_id)
 

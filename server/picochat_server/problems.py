@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from picochat_contract.api import API, Problem
 from picochat_contract.errors import Code, ContractError, TransitionError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
@@ -46,8 +46,8 @@ class ApiProblem(Exception):  # noqa: N818 - the name of what it carries (RFC 94
         super().__init__(detail)
         self.status = status
         self.code = code
-        self.detail = detail
-        self.param = param
+        self.detail = _utf8(detail)
+        self.param = _utf8(param) if param is not None else None
         self.headers = dict(headers or {})
 
 
@@ -65,6 +65,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ContractError, _contract_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(DataError, _unstorable)
     app.add_exception_handler(OperationalError, _database_error)
     app.add_exception_handler(PoolTimeout, _database_error)
     app.add_exception_handler(Exception, _unexpected)
@@ -134,6 +135,15 @@ def _database_error(request: Request, error: Exception) -> Response:
     return answer(request, busy())
 
 
+def _unstorable(request: Request, error: Exception) -> Response:
+    """Postgres refuses NUL in text and numbers beyond a column; the shapes of the API let few of them come here."""
+    logger.warning("unstorable value", extra={"request_id": request_id(request), "error": str(error)})
+    detail = (
+        "a text or number in the request does not fit into the database: no NUL, no number beyond 32 bits"
+    )
+    return answer(request, ApiProblem(422, Code.INVALID_REQUEST, detail))
+
+
 def _unexpected(request: Request, error: Exception) -> Response:
     logger.error("unexpected error", exc_info=error, extra={"request_id": request_id(request)})
     detail = f"a fault of the server; its log has the details under request id {request_id(request)}"
@@ -150,6 +160,11 @@ def _openai(problem: ApiProblem) -> dict[str, Any]:
             "code": str(problem.code),
         }
     }
+
+
+def _utf8(text: str) -> str:
+    """JSON may carry lone surrogates, a message that quotes them could not be sent."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _plain_page(request: Request, status: int, code: str, detail: str) -> Response:

@@ -191,6 +191,6 @@ def _link(source: Path, target: Path) -> bool:
 
 
 def _checked_digest(digest: str) -> str:
-    if not SHA256_HEX.match(digest):
+    if not SHA256_HEX.fullmatch(digest):
         raise ContractError(Code.BAD_DIGEST, f"expected 64 hexadecimal digits, got {digest!r}")
     return digest

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from picochat_contract.ids import ID_PATTERN
+from picochat_contract.ids import is_id
 from picochat_contract.manifest import OutputFile
 from sqlalchemy import Table, delete, exists, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -16,8 +16,8 @@ BATCH = 1_000  # digests in one IN list; SQLite allows 32,766 variables in a sta
 
 
 def has_run(session: Session, project_id: str, run_id: str) -> bool:
-    if not ID_PATTERN.fullmatch(run_id):
-        return False  # Postgres raises an error over some characters, such as NUL
+    if not is_id(run_id):
+        return False
     found = session.scalar(select(Run.id).where(Run.id == run_id, Run.project_id == project_id))
     return found is not None
 
@@ -28,7 +28,7 @@ def project_of_run(session: Session, run_id: str) -> str:
 
 def lock_stage_of(session: Session, attempt_id: str, project_id: str) -> bool:
     """Lock the stage of an attempt until the transaction ends, so that no take-over slips in between."""
-    if not ID_PATTERN.fullmatch(attempt_id):
+    if not is_id(attempt_id):
         return False
     statement = (
         select(Stage.id)

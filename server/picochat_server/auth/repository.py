@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from picochat_contract.ids import is_id
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
@@ -33,6 +34,8 @@ def keys_after(session: Session, project_id: str, after: str | None, limit: int)
 
 def revoke(session: Session, project_id: str, key_id: str, now: datetime) -> bool:
     """Mark a key as revoked; False if the project has no such key. A second call changes nothing."""
+    if not is_id(key_id):
+        return False
     found = session.scalar(select(ApiKey.id).where(ApiKey.id == key_id, ApiKey.project_id == project_id))
     if found is None:
         return False

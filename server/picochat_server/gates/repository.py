@@ -1,6 +1,5 @@
 """SQL of the gate reports."""
 
-from picochat_contract.ids import ID_PATTERN
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -18,12 +17,6 @@ def latest(session: Session, run_id: str) -> GateReportRow | None:
 
 def by_id(session: Session, report_id: str) -> GateReportRow | None:
     return session.get(GateReportRow, report_id)
-
-
-def run_in_project(session: Session, project_id: str, run_id: str) -> Run | None:
-    if not ID_PATTERN.fullmatch(run_id):
-        return None  # Postgres raises an error over some characters, such as NUL
-    return session.scalar(select(Run).where(Run.id == run_id, Run.project_id == project_id))
 
 
 def run_of(session: Session, row: GateReportRow) -> Run:

@@ -23,6 +23,7 @@ from picochat_server.gates import repository, signing
 from picochat_server.gates.evidence import SUBJECT, collect
 from picochat_server.models import GateReportRow, Run
 from picochat_server.problems import ApiProblem, not_found
+from picochat_server.runs import repository as runs
 from picochat_server.runs.events import append
 from picochat_server.settings import Settings
 
@@ -65,7 +66,7 @@ def latest(session: Session, run_id: str) -> GateReportRow | None:
 
 def gate_out(session: Session, project_id: str, run_id: str) -> GateOut:
     """The newest report as it was decided and signed; 404 `gate_not_ready` before."""
-    if repository.run_in_project(session, project_id, run_id) is None:
+    if runs.run_of_project(session, project_id, run_id) is None:
         raise not_found("run", run_id[:80])
     row = repository.latest(session, run_id)
     if row is None:

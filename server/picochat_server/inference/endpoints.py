@@ -54,9 +54,7 @@ def list_models(request: Request, principal: InferDep, session: SessionDep) -> d
 def get_model(request: Request, principal: InferDep, session: SessionDep, name: str) -> dict[str, Any]:
     """One of them."""
     state = request.app.state
-    service.find(session, state.store, state.settings, principal, name)
-    found = service.list_models(session, state.store, state.settings, principal)
-    return next(_model_out(model) for model in found if model.id == name)
+    return _model_out(service.find(session, state.store, state.settings, principal, name))
 
 
 @router.post("/completions", openapi_extra=JSON_BODY)
@@ -124,12 +122,12 @@ def _parse(body: bytes) -> dict[str, Any]:
     return parsed
 
 
-def _model_out(model: service.ListedModel) -> dict[str, Any]:
+def _model_out(model: service.Model) -> dict[str, Any]:
     return {
-        "id": model.id,
+        "id": model.name,
         "object": "model",
         "created": int(model.created_at.timestamp()),
         "owned_by": "picochat",
         "verdict": model.verdict,
-        "checkpoint": model.checkpoint,
+        "checkpoint": model.files.weights,
     }

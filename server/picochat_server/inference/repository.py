@@ -11,19 +11,6 @@ SFT_WEIGHTS = f"{layout.SFT_CHECKPOINT}/{layout.WEIGHTS}"
 BASE_WEIGHTS = f"{layout.BASE_BEST}/{layout.WEIGHTS}"
 
 
-def run_of_project(session: Session, project_id: str, run_id: str) -> Run | None:
-    return session.scalar(select(Run).where(Run.id == run_id, Run.project_id == project_id))
-
-
-def newest_release(session: Session, project_id: str, name: str) -> Release | None:
-    return session.scalars(
-        select(Release)
-        .where(Release.project_id == project_id, Release.name == name)
-        .order_by(Release.version.desc())
-        .limit(1)
-    ).first()
-
-
 def releases(session: Session, project_id: str, limit: int) -> list[Release]:
     """Newest first, older versions included."""
     return list(

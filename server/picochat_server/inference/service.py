@@ -22,7 +22,9 @@ from picochat_server.inference import repository
 from picochat_server.inference.files import ModelFiles
 from picochat_server.models import GateReportRow, Release, Run
 from picochat_server.problems import ApiProblem
+from picochat_server.releases import repository as releases
 from picochat_server.releases.service import released
+from picochat_server.runs import repository as runs
 from picochat_server.settings import Settings
 
 BASE_SUFFIX = ":base"
@@ -35,20 +37,16 @@ TOKENIZER_FILES = (layout.TOKENIZER, layout.TOKENIZER_CONFIG)
 class Model:
     """A model that this principal may call."""
 
+    name: str
+    """As it was asked for."""
+    created_at: datetime
+    """When its run was submitted."""
     files: ModelFiles
     verdict: str
     """approved, warn, blocked; `none` where no verdict applies to these weights."""
     report: GateReportRow | None
     """What the verdict rests on."""
     is_released: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListedModel:
-    id: str
-    created_at: datetime
-    verdict: str
-    checkpoint: str
 
 
 def find(session: Session, store: LocalStore, settings: Settings, principal: Principal, name: str) -> Model:
@@ -64,6 +62,8 @@ def find(session: Session, store: LocalStore, settings: Settings, principal: Pri
     if not is_released and not settings.allow_unreleased:
         raise _not_released(name, report)
     return Model(
+        name=name,
+        created_at=run.created_at,
         files=files,
         verdict=report.verdict if report else NO_VERDICT,
         report=report,
@@ -85,36 +85,28 @@ def check_evidence(session: Session, store: LocalStore, settings: Settings, name
         )
 
 
-def list_models(
-    session: Session, store: LocalStore, settings: Settings, principal: Principal
-) -> list[ListedModel]:
+def list_models(session: Session, store: LocalStore, settings: Settings, principal: Principal) -> list[Model]:
     """What `find` would answer with: release names first, then run ids, newest first."""
-    found: dict[str, ListedModel] = {}
     names = [row.name for row in repository.releases(session, principal.project_id, MAX_LISTED)]
-    runs = repository.weights_of_runs(session, principal.project_id, MAX_LISTED)
-    created = {run.id: run.created_at for run, _, _ in runs}
-    ids = [run.id if path == repository.SFT_WEIGHTS else run.id + BASE_SUFFIX for run, path, _ in runs]
+    stored = repository.weights_of_runs(session, principal.project_id, MAX_LISTED)
+    ids = [run.id if path == repository.SFT_WEIGHTS else run.id + BASE_SUFFIX for run, path, _ in stored]
+    found = []
     for name in dict.fromkeys([*names, *ids]):
         try:
-            model = find(session, store, settings, principal, name)
+            found.append(find(session, store, settings, principal, name))
         except ApiProblem:
             continue  # not released, or half of it is gone
-        run_id = model.files.name.removesuffix(BASE_SUFFIX)
-        if run_id in created:
-            found[name] = ListedModel(
-                id=name, created_at=created[run_id], verdict=model.verdict, checkpoint=model.files.weights
-            )
-    return list(found.values())
+    return found
 
 
 def _run_of(session: Session, project_id: str, name: str) -> tuple[Run, str]:
     """The run and the checkpoint folder that a model name stands for."""
     run_id = name.removesuffix(BASE_SUFFIX)
-    run = repository.run_of_project(session, project_id, run_id)
+    run = runs.run_of_project(session, project_id, run_id)
     if run is not None:
         return run, layout.SFT_CHECKPOINT if run_id == name else layout.BASE_BEST
-    release = repository.newest_release(session, project_id, name)
-    run = repository.run_of_project(session, project_id, release.run_id) if release else None
+    release = releases.newest(session, project_id, name)
+    run = runs.run_of_project(session, project_id, release.run_id) if release else None
     if run is None:
         raise ApiProblem(
             404,

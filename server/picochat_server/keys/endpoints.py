@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from picochat_contract.api import API, KeyIn, KeyOut, Page
+from picochat_contract.ids import ID_PATTERN
 
 from picochat_server.auth.deps import SessionDep, require
 from picochat_server.auth.principal import ADMIN, Principal
@@ -23,7 +24,7 @@ def create_key(session: SessionDep, principal: Admin, body: KeyIn) -> KeyOut:
 def list_keys(
     session: SessionDep,
     principal: Admin,
-    after: str | None = None,
+    after: Annotated[str | None, Query(pattern=ID_PATTERN.pattern)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Page[KeyOut]:
     """List the project's keys, oldest first, revoked ones included."""

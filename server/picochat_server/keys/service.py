@@ -29,7 +29,7 @@ def list_keys(session: Session, principal: Principal, *, after: str | None, limi
 
 def revoke(session: Session, principal: Principal, key_id: str) -> KeyOut:
     if not repository.revoke(session, principal.project_id, key_id, datetime.now(UTC)):
-        raise not_found("key", key_id)
+        raise not_found("key", key_id[:80])
     audit.record(session, principal, "key.revoke", key_id)
     key = repository.key_by_id(session, key_id)
     assert key is not None, "revoke() has found it"

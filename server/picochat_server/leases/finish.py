@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from picochat_server.artifacts.service import link_outputs
 from picochat_server.artifacts.store import LocalStore
 from picochat_server.leases import repository
-from picochat_server.leases.reports import storable_text
+from picochat_server.leases.reports import is_number, storable_text
 from picochat_server.leases.service import LIVE_ATTEMPT, fence, lease_lost, lock_run_of
 from picochat_server.models import Attempt, Run, Stage
 from picochat_server.problems import ApiProblem
@@ -101,7 +101,8 @@ def _succeed(
     link_outputs(session, stage, attempt.epoch, manifest.outputs)
     # What really ran is what may be reused: a worker of another version has another fingerprint.
     stage.fingerprint = manifest.fingerprint
-    stage.metrics = {**stage.metrics, **manifest.metrics}
+    final = {storable_text(name): value for name, value in manifest.metrics.items() if is_number(value)}
+    stage.metrics = {**stage.metrics, **final}
     session.flush()
     move_attempt(session, run, attempt, stage.name, AttemptState.SUCCEEDED, exit_code=body.exit_code)
     repository.touch_worker(session, attempt.id, ended=True)

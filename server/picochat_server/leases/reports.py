@@ -1,6 +1,7 @@
 """What a worker reports while an attempt runs: events with their metrics, and complete checkpoints."""
 
 import math
+import sys
 from datetime import datetime
 from typing import Any
 
@@ -104,7 +105,7 @@ def _metrics(session: Session, run: Run, stage: Stage, attempt: Attempt, data: d
             "a metric event's data is {step: a count, values: {name: number}}",
             param="events",
         )
-    numbers = {name[:MAX_METRIC_NAME]: float(value) for name, value in values.items() if _is_number(value)}
+    numbers = {name[:MAX_METRIC_NAME]: float(value) for name, value in values.items() if is_number(value)}
     session.add_all(
         Metric(run_id=run.id, stage=stage.name, epoch=attempt.epoch, step=step, name=name, value=value)
         for name, value in numbers.items()
@@ -117,8 +118,9 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def is_number(value: Any) -> bool:
+    """A number that both databases hold and JSON can carry."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _aware(event: StageEvent) -> datetime:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from picochat_contract.api import ClaimIn
-from picochat_contract.ids import new_id
+from picochat_contract.ids import is_id, new_id
 from picochat_contract.states import DesiredState, StageState
 from sqlalchemy import ColumnElement, and_, false, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -41,6 +41,8 @@ def candidates(
     session: Session, project_id: str, stage_id: str | None, is_claimable: ColumnElement[bool]
 ) -> list[tuple[str, str]]:
     """(run id, stage id) of what may be claimed, oldest run first; only a look, nothing is locked."""
+    if stage_id is not None and not is_id(stage_id):
+        return []  # a hint that is none
     query = (
         select(Stage.run_id, Stage.id)
         .join(Run, Run.id == Stage.run_id)
@@ -80,6 +82,8 @@ def beat(
     session: Session, attempt_id: str, token: str, epoch: int, lease_seconds: float, step: int | None
 ) -> Beat | None:
     """Extend a live lease; None where the attempt does not hold its stage (any more)."""
+    if not is_id(attempt_id):
+        return None
     holder = (
         select(Attempt.stage_id).where(Attempt.id == attempt_id, Attempt.epoch == epoch).scalar_subquery()
     )
@@ -112,6 +116,8 @@ def beat(
 
 
 def attempt_by_id(session: Session, attempt_id: str) -> Attempt | None:
+    if not is_id(attempt_id):
+        return None
     query = select(Attempt).where(Attempt.id == attempt_id)
     return session.scalar(query.execution_options(populate_existing=True))
 

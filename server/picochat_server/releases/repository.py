@@ -1,9 +1,14 @@
 """SQL of the releases."""
 
+import re
+
+from picochat_contract.ids import is_id
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from picochat_server.models import GateReportRow, Project, Release
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 def lock_project(session: Session, project_id: str) -> None:
@@ -12,6 +17,8 @@ def lock_project(session: Session, project_id: str) -> None:
 
 
 def newest(session: Session, project_id: str, name: str) -> Release | None:
+    if not NAME.fullmatch(name):
+        return None
     return session.scalars(
         select(Release)
         .where(Release.project_id == project_id, Release.name == name)
@@ -21,6 +28,8 @@ def newest(session: Session, project_id: str, name: str) -> Release | None:
 
 
 def newest_of_run(session: Session, project_id: str, run_id: str) -> Release | None:
+    if not is_id(run_id):
+        return None
     return session.scalars(
         select(Release)
         .where(Release.project_id == project_id, Release.run_id == run_id)

@@ -1,6 +1,5 @@
 """Release a run under a name: only with an approved verdict that still applies at this moment."""
 
-import re
 from datetime import UTC, datetime
 
 from picochat_contract.api import Page, ReleaseIn, ReleaseOut
@@ -17,16 +16,15 @@ from picochat_server.gates.service import changed_since, why_lapsed
 from picochat_server.models import GateReportRow, Release, Run
 from picochat_server.problems import ApiProblem, not_found
 from picochat_server.releases import repository
+from picochat_server.runs import repository as runs
 from picochat_server.settings import Settings
-
-RELEASE_OR_RUN = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 def release(
     session: Session, store: LocalStore, settings: Settings, principal: Principal, wanted: ReleaseIn
 ) -> tuple[ReleaseOut, bool]:
     """The next version of `wanted.name`; the second value is False if the newest one is this run already."""
-    run = gate_rows.run_in_project(session, principal.project_id, wanted.run)
+    run = runs.run_of_project(session, principal.project_id, wanted.run)
     if run is None:
         raise not_found("run", wanted.run[:80])
     repository.lock_project(session, principal.project_id)
@@ -52,14 +50,12 @@ def released(session: Session, project_id: str, name_or_run: str) -> Release | N
     None also where policy or checkpoint were recorded anew since. Signature and bytes are checked by
     `gates.service.verify_row`, which a server of models calls when it loads one.
     """
-    if not RELEASE_OR_RUN.fullmatch(name_or_run):
-        return None
     row = repository.newest_of_run(session, project_id, name_or_run)
     row = row or repository.newest(session, project_id, name_or_run)
     if row is None:
         return None
     report = gate_rows.by_id(session, row.gate_report_id)
-    run = gate_rows.run_in_project(session, project_id, row.run_id)
+    run = runs.run_of_project(session, project_id, row.run_id)
     if report is None or run is None or report.verdict != Verdict.APPROVED:
         return None
     if row.checkpoint_sha256 != report.subject or changed_since(session, run, report):

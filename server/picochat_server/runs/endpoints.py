@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request
 from picochat_contract import spec
-from picochat_contract.api import API, EventOut, MetricsOut, Page, RunOut, RunSummary
+from picochat_contract.api import API, MAX_INT, EventOut, MetricsOut, Page, RunOut, RunSummary
 from picochat_contract.states import RunState
 
 from picochat_server.auth.deps import SessionDep, require
@@ -59,7 +59,7 @@ def list_events(
     session: SessionDep,
     principal: Reader,
     run: str,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_INT)] = 0,
     limit: Limit = 100,
 ) -> Page[EventOut]:
     """List events, oldest first, in the run's own gapless sequence."""

@@ -4,6 +4,7 @@ the order run, stage, attempt, worker is the same everywhere, so writers wait an
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
+from picochat_contract.ids import is_id
 from picochat_contract.states import STAGE_DONE, StageState
 from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
 from sqlalchemy.orm import Session
@@ -17,6 +18,8 @@ MAX_TWINS = 20  # finished stages with one fingerprint that are looked at for a 
 
 
 def run_of_project(session: Session, project_id: str, run_id: str) -> Run | None:
+    if not is_id(run_id):
+        return None
     return session.scalar(select(Run).where(Run.id == run_id, Run.project_id == project_id))
 
 

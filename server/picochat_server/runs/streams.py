@@ -12,7 +12,7 @@ import anyio
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from picochat_contract.api import API, EventOut
+from picochat_contract.api import API, MAX_INT, EventOut
 from picochat_contract.errors import Code
 from picochat_contract.states import RUN_FINAL, RunState
 from sqlalchemy.orm import Session, sessionmaker
@@ -40,7 +40,7 @@ def existing_run(
 
 
 def start_after(
-    after: Annotated[int, Query(ge=0)] = 0, last_event_id: Annotated[str | None, Header()] = None
+    after: Annotated[int, Query(ge=0, le=MAX_INT)] = 0, last_event_id: Annotated[str | None, Header()] = None
 ) -> int:
     """Where to go on: `Last-Event-ID`, as browsers send it, before `after`."""
     if not last_event_id:

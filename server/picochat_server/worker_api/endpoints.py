@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from picochat_contract.api import (
     API,
+    PLAIN,
     CheckpointIn,
     Claim,
     ClaimIn,
@@ -75,7 +76,7 @@ def finish_attempt(
 def list_workers(
     session: SessionDep,
     principal: Reader,
-    after: str | None = None,
+    after: Annotated[str | None, Query(pattern=PLAIN)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Page[WorkerOut]:
     """List the workers that have asked for work, by name."""
