@@ -149,6 +149,8 @@ def _run(spec: RunSpec, out_dir: Path, *, strict: bool) -> int:
         explain_failure(rows)
         return code
     print_run(out_dir)
-    report = read_gate(out_dir) if StageName.GATE in stages else None
     # Without --strict a blocked gate is a result, not a failure: the run did what it was asked to do.
-    return verdict_exit(report.verdict, strict=True) if strict and report is not None else ClientExit.OK
+    if not strict or StageName.GATE not in stages:
+        return ClientExit.OK
+    report = read_gate(out_dir)
+    return verdict_exit(report.verdict, strict=True) if report else ClientExit.GATE_BLOCKED

@@ -1,0 +1,99 @@
+"""`picochat train base` and `picochat train sft` as a user calls them."""
+
+import json
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import pytest
+from picochat_client.program import main
+from picochat_contract.configs import TokenizerConfig
+from picochat_contract.exit_codes import ClientExit
+from picochat_trainer.tokenizer.training import save_tokenizer, train_tokenizer
+
+TINY = [
+    "--max-steps",
+    "6",
+    "--batch-size",
+    "2",
+    "--eval-every",
+    "3",
+    "--log-every",
+    "1",
+    "--sample-tokens",
+    "4",
+    "--device",
+    "cpu",
+    "--compile",
+    "off",
+]
+MODEL = ["--context-size", "64", "--n-layer", "1", "--n-head", "2", "--n-embd", "16"]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """corpus.txt, corpus_manifest.json, tokenizer.json and chat.jsonl."""
+    documents = [topics[name].strip() for name in sorted(topics, key=lambda n: len(topics[n]))[8:16]]
+    text, spans = "", []
+    for document in documents:
+        spans.append({"path": "d", "char_start": len(text), "char_end": len(text) + len(document)})
+        text += document + "\n\n"
+    (tmp_path / "corpus.txt").write_text(text)
+    (tmp_path / "corpus_manifest.json").write_text(json.dumps({"documents": spans}))
+    tokenizer = train_tokenizer(TokenizerConfig(type="byte"), [])
+    save_tokenizer(tokenizer, tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json")
+    rows = [{"user": f"Say {i}.", "assistant": str(i), "group": f"g{i % 4}"} for i in range(12)]
+    (tmp_path / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def train_base(files: Path, *options: str) -> int:
+    arguments = ["--corpus", str(files / "corpus.txt"), "--tokenizer", str(files / "tokenizer.json")]
+    return main(["train", "base", *arguments, "--out-dir", str(files / "base"), *MODEL, *TINY, *options])
+
+
+def train_sft(files: Path, *options: str) -> int:
+    arguments = ["--input", str(files / "chat.jsonl"), "--tokenizer", str(files / "tokenizer.json")]
+    arguments += ["--checkpoint", str(files / "base/best_checkpoint"), "--out-dir", str(files / "sft")]
+    return main(["train", "sft", *arguments, *TINY, *options])
+
+
+def test_base_then_sft_on_files_of_ones_own(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = ["--corpus-manifest", str(files / "corpus_manifest.json"), "--split-mode", "document"]
+    assert train_base(files, *manifest, "--canary-count", "3", "--learning-rate", "0.01") == ClientExit.OK
+    report = json.loads((files / "base/train_report.json").read_text())
+    assert report["dataset"]["split_mode"] == "document"
+    assert report["canary_count"] == 3
+    assert (report["config"]["learning_rate"], report["config"]["device_batch_size"]) == (0.01, 2)
+    assert (files / "base/best_checkpoint/model.safetensors").exists()
+    assert train_sft(files, "--early-stop-patience", "6") == ClientExit.OK
+    sft = json.loads((files / "sft/sft_report.json").read_text())
+    assert sft["base_subject"] == report["subject"]
+    assert str(files / "sft/report.md") in capsys.readouterr().out
+
+
+def test_without_a_manifest_the_end_of_the_text_is_held_out(files: Path) -> None:
+    assert train_base(files) == ClientExit.OK
+    report = json.loads((files / "base/train_report.json").read_text())
+    assert report["dataset"]["split_mode"] == "window"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--n-embd", "15"], "invalid_shape"),
+        (["--max-steps", "0"], "invalid_value"),
+        (["--lr-decay", "exponential"], "usage"),
+    ],
+)
+def test_a_wrong_call_is_exit_64(
+    files: Path, options: list[str], code: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_base(files, *options) == ClientExit.USAGE
+    assert f"error [{code}]" in capsys.readouterr().err
+
+
+def test_a_missing_checkpoint_is_exit_1_with_its_code(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_sft(files) == ClientExit.RUN_FAILED
+    assert "file_unreadable: no checkpoint at" in capsys.readouterr().err
