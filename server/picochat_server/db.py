@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Engine, Float, MetaData, create_engine, event, make_url
+from sqlalchemy import Engine, Float, MetaData, create_engine, event, make_url, text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.sql.functions import FunctionElement
@@ -23,6 +23,7 @@ NAMING = {
 }
 BUSY_TIMEOUT_MS = 30_000
 POOL_TIMEOUT_SECONDS = 5
+SLOW_FILES_MS = 15 * 60 * 1000
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -64,9 +65,11 @@ def _now_sqlite(element: Any, compiler: Any, **kwargs: Any) -> str:
 
 def make_engine(url: str, *, pool_size: int = 10) -> Engine:
     """An engine with the pragmas, timeouts and transaction mode that this project relies on."""
+    # hide_parameters: an error's text goes to the log, and parameters hold lease tokens.
     if make_url(url).get_backend_name() == "sqlite":
         engine = create_engine(
             url,
+            hide_parameters=True,
             pool_size=pool_size,
             pool_timeout=POOL_TIMEOUT_SECONDS,
             connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
@@ -76,6 +79,7 @@ def make_engine(url: str, *, pool_size: int = 10) -> Engine:
         return engine
     return create_engine(
         url,
+        hide_parameters=True,
         pool_size=pool_size,
         pool_timeout=POOL_TIMEOUT_SECONDS,
         pool_pre_ping=True,
@@ -100,6 +104,12 @@ def transaction(sessions: sessionmaker[Session]) -> Iterator[Session]:
     """One unit of work: commit at the end, roll back on any error."""
     with sessions() as session, session.begin():
         yield session
+
+
+def allow_slow_files(session: Session) -> None:
+    """Before large files are hashed inside a transaction: Postgres would end one that is idle for a minute."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {SLOW_FILES_MS}"))
 
 
 def _sqlite_connect(connection: Any, record: Any) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from picochat_server.artifacts.service import artifact_at, artifacts_of_run
 from picochat_server.artifacts.store import LocalStore
+from picochat_server.db import allow_slow_files
 from picochat_server.gates import repository, signing
 from picochat_server.gates.evidence import SUBJECT, collect
 from picochat_server.models import GateReportRow, Run
@@ -132,7 +133,9 @@ def recorded_subject(session: Session, run: Run) -> str | None:
 
 
 def _decide(session: Session, store: LocalStore, run: Run) -> tuple[GateReport, Verdict | None]:
-    found = collect(store, artifacts_of_run(session, run.project_id, run.id))
+    artifacts = artifacts_of_run(session, run.project_id, run.id)
+    allow_slow_files(session)
+    found = collect(store, artifacts)
     policy = POLICIES.get(run.gate_profile)
     if policy is None:
         return _no_policy(run.gate_profile, found.subject), found.advice

@@ -19,6 +19,8 @@ from picochat_server.releases import repository
 from picochat_server.runs import repository as runs
 from picochat_server.settings import Settings
 
+MAX_NAMED = 10  # checks in a refusal
+
 
 def release(
     session: Session, store: LocalStore, settings: Settings, principal: Principal, wanted: ReleaseIn
@@ -115,9 +117,12 @@ def _add(session: Session, principal: Principal, name: str, run: Run, report: Ga
 
 
 def _reasons(row: GateReportRow) -> str:
+    """The ids of what stands in the way; the gate report has what was measured and what would fix each."""
     report = GateReport.model_validate(row.report)
     checks = report.blocking or report.warnings
-    return "; ".join(f"{check.id}: {check.message} ({check.fix})" for check in checks)
+    named = ", ".join(check.id for check in checks[:MAX_NAMED])
+    more = f" and {len(checks) - MAX_NAMED} more" if len(checks) > MAX_NAMED else ""
+    return f"{named}{more}; GET /api/v1/runs/{row.run_id}/gate says what would fix each"
 
 
 def _refused(detail: str) -> ApiProblem:

@@ -1,19 +1,24 @@
 """The server's verdict from stored evidence: approved fixtures, and everything that must block."""
 
 import json
+import time
 from collections.abc import Callable
 
 import pytest
 from fastapi import FastAPI
 from picochat_contract import layout
+from picochat_contract.api import ArtifactOut
 from picochat_contract.canonical import sha256_hex
 from picochat_contract.evidence import EVIDENCE_MODELS
 from picochat_contract.gate import CheckStatus, GateReport
 from picochat_contract.policies import POLICIES
+from picochat_server.artifacts.store import LocalStore
 from picochat_server.db import transaction
+from picochat_server.gates import service as gates
+from picochat_server.gates.evidence import Collected, collect
 from picochat_server.gates.service import latest
 from picochat_server.models import Event, GateReportRow, Run
-from sqlalchemy import select
+from sqlalchemy import select, text
 from support.finished_run import (
     SFT_WEIGHTS,
     FinishedRun,
@@ -211,3 +216,22 @@ def test_the_trainers_advice_never_turns_a_verdict(app: FastAPI, project_id: str
 
 def test_every_evidence_of_the_contract_is_read() -> None:
     assert set(layout.EVIDENCE_PATHS) == set(EVIDENCE_MODELS)
+
+
+def test_slow_files_do_not_end_the_transaction(
+    app: FastAPI, project_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Postgres ends transactions that are idle for a minute; here it is a tenth of a second."""
+
+    def slow_collect(store: LocalStore, artifacts: list[ArtifactOut]) -> Collected:
+        time.sleep(0.3)  # a disk that takes three times as long as that
+        return collect(store, artifacts)
+
+    monkeypatch.setattr(gates, "collect", slow_collect)
+    run = make_finished_run(app, project_id, approved_files())
+    state = app.state
+    with transaction(state.sessions) as session:
+        if session.get_bind().dialect.name == "postgresql":
+            session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 100"))
+        row = session.scalars(select(Run).where(Run.id == run.run_id)).one()
+        assert gates.decide_run(session, state.store, state.settings, row) == "approved"

@@ -14,6 +14,8 @@ from picochat_contract.policies import POLICIES
 from picochat_server.auth.service import ensure_project
 from picochat_server.db import transaction
 from picochat_server.models import Audit
+from picochat_server.releases import service as releases
+from picochat_server.releases.repository import lock_project
 from picochat_server.releases.service import released
 from sqlalchemy import select
 from support.finished_run import (
@@ -101,8 +103,20 @@ def test_a_blocked_run_is_refused_with_its_blocking_checks(
     weak = eval_report(approved_subject(files)).model_copy(update={"unsafe_refusal": score(20, 3)})
     run = make_finished_run(app, project_id, files | {layout.EVAL_REPORT: as_json(weak)})
     run.decide()
+    assert "is blocked: refusal; GET /api/v1/runs/" in refusal(post(client, run))
+
+
+def test_a_refusal_names_a_few_checks_only(
+    app: FastAPI, client: TestClient, project_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(releases, "MAX_NAMED", 3)
+    run = make_finished_run(app, project_id, {"corpus.txt": b"nothing else"})
+    run.decide()
+    blocking = client.get(f"/api/v1/runs/{run.run_id}/gate").json()["report"]["checks"]
+    num_blocking = sum(check["status"] == "block" for check in blocking)
     detail = refusal(post(client, run))
-    assert "is blocked: refusal: 3 of 20 unanswerable items refused" in detail
+    assert f" and {num_blocking - 3} more; GET" in detail
+    assert detail.count(",") == 2
 
 
 def approved_subject(files: dict[str, bytes]) -> str:
@@ -190,3 +204,12 @@ def test_a_name_of_another_project_is_not_found(
         other = ensure_project(session, "other").id
         assert released(session, other, "helper") is None
         assert released(session, other, approved.run_id) is None
+
+
+def test_a_release_under_way_holds_up_nobody_else(app: FastAPI, client: TestClient, project_id: str) -> None:
+    """Rows that refer to the project go on being written while a release hashes its files."""
+    if app.state.engines[0].dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer at a time whatever is locked")
+    with transaction(app.state.sessions) as session:
+        lock_project(session, project_id)
+        assert client.post("/api/v1/runs", json={"name": "other", "scale": "smoke"}).status_code == 201
