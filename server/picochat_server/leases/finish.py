@@ -25,6 +25,7 @@ from picochat_server.runs.transitions import move_attempt, move_stage
 from picochat_server.settings import Settings
 
 MAX_MESSAGE = 4000
+MAX_GIVEN_BACK = 20  # attempts of a stage that may end before they start without counting
 FIXES = {
     Cause.BAD_INPUT: "correct the data or the settings that it names and submit again",
     Cause.CRASH: "read the stage's log.txt; a fault that repeats is ours, please report it",
@@ -75,7 +76,8 @@ def end_attempt(
 ) -> None:
     """End an attempt that did not succeed, then queue its stage again or end it, by cause."""
     move_attempt(session, run, attempt, stage.name, state, cause=cause, message=message, exit_code=exit_code)
-    repository.touch_worker(session, attempt.id, ended=True)
+    if cause is Cause.INTERRUPTED and exit_code is None:
+        _give_back(stage)
     if stage.desired_state == DesiredState.CANCELLED:
         move_stage(session, run, stage, StageState.CANCELLED, cause=Cause.CANCELLED)
     elif cause in RETRIED_CAUSES and stage.num_attempts < stage.max_attempts:
@@ -86,6 +88,18 @@ def end_attempt(
         )
         chain.stop_others(session, run, failed=stage)
     chain.advance(session, store, settings, run)
+    session.flush()
+    # Last: a heartbeat locks the stage and then its worker, and may come at this very moment.
+    repository.touch_worker(session, attempt.id, ended=True)
+
+
+def _give_back(stage: Stage) -> None:
+    """An attempt that was interrupted before its stage process started does not count, a few times.
+
+    `epoch` counts every claim, so what lies between the two was given back.
+    """
+    if stage.epoch - stage.num_attempts < MAX_GIVEN_BACK:
+        stage.num_attempts -= 1
 
 
 def _succeed(
@@ -105,10 +119,11 @@ def _succeed(
     stage.metrics = {**stage.metrics, **final}
     session.flush()
     move_attempt(session, run, attempt, stage.name, AttemptState.SUCCEEDED, exit_code=body.exit_code)
-    repository.touch_worker(session, attempt.id, ended=True)
     move_stage(session, run, stage, StageState.SUCCEEDED)
     chain.stage_done(session, store, settings, run, stage)
     chain.advance(session, store, settings, run)
+    session.flush()
+    repository.touch_worker(session, attempt.id, ended=True)  # last, as in end_attempt
 
 
 def _manifest_of(stage: Stage, body: FinishIn) -> Manifest:

@@ -1,9 +1,13 @@
 """The end of an attempt: what is stored, what is tried again, and how a failure is told."""
 
+from typing import Any
+
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from picochat_contract.states import RETRIED_CAUSES, Cause
+from picochat_server.leases import finish
+from sqlalchemy import event
 from support.clock import expire, reap_now
 from support.hand import SMOKE, UNGATED, Hand, problem, show, states, submit
 
@@ -126,3 +130,45 @@ def test_lost_attempts_run_out_and_fail_the_run(app: FastAPI, client: TestClient
     shown = show(client, run)
     assert shown["state"] == "failed"
     assert shown["stages"][0]["attempts"][-1]["cause"] == "lost"
+
+
+def test_interruption_before_the_start_does_not_count(client: TestClient, worker: TestClient) -> None:
+    """A worker that is drained while it lays inputs says so by an exit code of none."""
+    run = submit(client, {**UNGATED, "max_attempts": 1})
+    for _ in range(3):
+        Hand(worker).take().finish("interrupted", None)
+        assert states(show(client, run))["dataset"] == "queued"
+    Hand(worker).take().finish("interrupted", 75)
+    assert show(client, run)["state"] == "failed"
+
+
+def test_interruptions_before_the_start_end_some_day(
+    client: TestClient, worker: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finish, "MAX_GIVEN_BACK", 2)
+    run = submit(client, {**UNGATED, "max_attempts": 1})
+    for expected in ("queued", "queued", "failed"):
+        Hand(worker).take().finish("interrupted", None)
+        assert states(show(client, run))["dataset"] == expected
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "failed", "interrupted"])
+def test_rows_are_locked_in_one_order(
+    app: FastAPI, client: TestClient, worker: TestClient, outcome: str
+) -> None:
+    """Stage before worker, as a heartbeat does: the other way round Postgres meets a deadlock."""
+    submit(client)
+    hand = Hand(worker).take()
+    changed: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if statement.startswith("UPDATE"):
+            changed.append(statement.split()[1])
+
+    engine = app.state.engines[1]
+    event.listen(engine, "before_cursor_execute", note)
+    answer = hand.succeed({}) if outcome == "succeeded" else hand.finish(outcome, -9)
+    event.remove(engine, "before_cursor_execute", note)
+    assert answer.status_code == 204
+    assert "stage" in changed
+    assert [table for table in changed if table == "worker"] == changed[-1:]
