@@ -107,6 +107,7 @@ class FakeServer:
         """Digests whose downloads come with other bytes."""
         self.away_for_downloads = False
         self.refuse_uploads = False
+        self.refuse_success = False
         self.cut_uploads = 0
         """So many next PATCH requests store half of their part and then fail."""
         self.broken: tuple[str, ...] = ()
@@ -269,6 +270,8 @@ class FakeServer:
         absent = [output.path for output in outputs if output.sha256 not in self.blobs]
         if absent:
             raise Refusal(422, Code.NOT_FOUND, f"not stored: {absent}")
+        if self.refuse_success and body.outcome == "succeeded":
+            raise Refusal(422, Code.DIGEST_MISMATCH, "an output has another size")
         attempt.finish = body
 
     def _fenced(self, identity: str, fence: Fence) -> Attempt:

@@ -120,6 +120,17 @@ def test_refused_upload_is_an_upload_failure(server: FakeServer, bench: Bench, a
     assert finish_of(bench.run()) == ("failed", Cause.UPLOAD, Code.UPLOAD_TOO_LARGE)
 
 
+def test_refused_success_is_told_as_a_failure_at_once(
+    server: FakeServer, bench: Bench, add_stage: Add
+) -> None:
+    """Without an end the lease would run out, and the attempt be called lost."""
+    server.refuse_success = True
+    add_stage("succeed")
+    attempt = bench.run()
+    assert finish_of(attempt) == ("failed", Cause.UPLOAD, Code.DIGEST_MISMATCH)
+    assert "another size" in message_of(attempt)
+
+
 def test_large_output_goes_up_in_parts(
     server: FakeServer, make_bench: Callable[..., Bench], add_stage: Add
 ) -> None:
@@ -157,11 +168,12 @@ def test_stage_sees_its_mark_but_no_key(
     bench: Bench, add_stage: Add, meeting: Meeting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PICOCHAT_WORKER_API_KEY", "secret")
+    monkeypatch.setenv("PICOCHAT_DATABASE_URL", "postgresql://picochat:secret@db/picochat")
     add_stage("tell_inputs")
     attempt = bench.run()
     environment = json.loads((meeting.folder / "seen.json").read_text())["environment"]
     assert environment["PICOCHAT_ATTEMPT"] == attempt.claim.attempt
-    assert not [name for name in environment if name.startswith("PICOCHAT_WORKER_")]
+    assert "secret" not in " ".join(environment.values())
 
 
 def test_inputs_of_a_local_store_are_hard_links(

@@ -20,7 +20,7 @@ from picochat_worker.control_plane import AttemptChannel, file_sha256
 from picochat_worker.errors import Abandoned, BadManifest, LeaseLost, Rejected, StopReason, Unreachable
 from picochat_worker.lease import Lease
 from picochat_worker.outbox import Outbox
-from picochat_worker.outcome import Ending, Outcome, fault, judge
+from picochat_worker.outcome import Outcome, fault
 from picochat_worker.retry import Patience, until_answered
 from picochat_worker.settings import WorkerSettings
 from picochat_worker.stop_request import StopRequest
@@ -50,7 +50,7 @@ class Delivery:
         """Return when all events and the newest checkpoint are stored, or cannot be."""
         outbox.finish()
         patience = self._patience()
-        while outbox.is_alive() or not checkpoints.idle:
+        while outbox.is_alive() or (checkpoints.is_alive() and not checkpoints.idle):
             self._check()
             if self._stop.killing or patience.exhausted(failing=outbox.failing or checkpoints.failing):
                 logger.error("events or a checkpoint could not be stored")
@@ -62,15 +62,17 @@ class Delivery:
         manifest = None
         if outcome.outcome == "succeeded":
             outcome, manifest = self._store_outputs(outcome)
-        patience = self._patience()
         try:
-            until_answered(
-                lambda: self._channel.finish(**asdict(outcome), manifest=manifest),
-                check=self._check,
-                give_up=lambda: self._stop.killing or patience.exhausted(),
-            )
+            self._finish(outcome, manifest)
         except Rejected as error:
             logger.error("the server refuses this end of the attempt: %s", error)
+            if manifest is not None:
+                # Said at once and with its reason; left alone, the lease would run out and the attempt be "lost".
+                refused = fault(Cause.UPLOAD, error.code, error.detail, exit_code=outcome.exit_code)
+                self._finish(refused, None)
+
+    def _finish(self, outcome: Outcome, manifest: Manifest | None) -> None:
+        self._answer(partial(self._channel.finish, **asdict(outcome), manifest=manifest))
 
     def _store_outputs(self, outcome: Outcome) -> tuple[Outcome, Manifest | None]:
         try:
@@ -82,8 +84,7 @@ class Delivery:
             return fault(Cause.UPLOAD, error.code, str(error), exit_code=outcome.exit_code), None
         except Unreachable as error:
             if self._stop.killing:
-                end = Ending(exit_code=None, stopped_for=StopReason.DRAIN, error=None, log_tail="")
-                return judge(end), None
+                return _interrupted(outcome), None
             message = f"outputs could not be stored: {error}"
             return fault(Cause.UPLOAD, Code.INTERNAL, message, exit_code=outcome.exit_code), None
         return outcome, manifest
@@ -118,3 +119,10 @@ class Delivery:
             raise LeaseLost("found out while reporting")
         if self._stop.draining and self._lease.now() > self._lease.kill_at:
             raise Abandoned("told to stop, and the server does not answer; the lease runs out by itself")
+
+
+def _interrupted(done: Outcome) -> Outcome:
+    """The stage had ended well, but this worker was told to leave before its outputs were stored."""
+    return Outcome(
+        outcome="interrupted", exit_code=done.exit_code, cause=Cause.INTERRUPTED, message=StopReason.DRAIN
+    )

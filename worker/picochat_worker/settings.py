@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "PICOCHAT_WORKER_"
+OUR_PREFIX = "PICOCHAT_"  # also what a server on this host was told, such as its database's password
 ATTEMPT_MARK = "PICOCHAT_ATTEMPT"  # in the environment of every process of an attempt
 WORK_DIR_MARK = "PICOCHAT_WORK_DIR"  # which worker's attempt it is; one worker holds one work folder
 
@@ -62,8 +63,8 @@ class WorkerSettings(BaseSettings):
 
 
 def stage_environment(attempt: str, settings: WorkerSettings) -> dict[str, str]:
-    """The environment of a stage process: ours without our secrets, and with the marks of the attempt."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
+    """The environment of a stage process: ours without any secret of picochat, and with the attempt's marks."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OUR_PREFIX)}
     return inherited | {
         ATTEMPT_MARK: attempt,
         WORK_DIR_MARK: str(settings.home),
