@@ -51,6 +51,14 @@ def test_every_category_keeps_training_rows() -> None:
         assert {e.category for e in prepare(rows, seed=seed).train} == {"c0", "c1", "rare"}
 
 
+def test_every_skill_is_held_out_in_part() -> None:
+    skills = ("identity", "refusal", "bench_math_add", "bench_spelling_first", "bench_choice")
+    rows = [row(i + 1, group=f"{skills[i % 5]} {i % 30}", category=skills[i % 5]) for i in range(300)]
+    for seed in range(5):
+        split = prepare(rows, val_fraction=0.17, seed=seed)
+        assert {e.skill for e in split.val} == {"identity", "refusal", "math", "spelling", "choice"}
+
+
 def test_rows_without_a_group_stay_with_rows_of_the_same_prompt() -> None:
     rows = [row(i + 1, user=f"Question  {i // 2}" if i % 2 else f"question {i // 2}") for i in range(20)]
     val = {e.line for e in prepare(rows).val}

@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Literal, Protocol
 
 from picochat_contract.errors import Code, ContractError
@@ -31,6 +32,8 @@ class Example:
     line: int
     """1-based line in the chat file."""
     category: str
+    skill: str
+    """The release skill of the category, or the category itself."""
     group: str
     ids: tuple[int, ...]
     loss_mask: tuple[int, ...]
@@ -83,6 +86,7 @@ def _example(row: ChatRow, tokenizer: ChatTokenizer) -> Example:
     return Example(
         line=row.line,
         category=row.category or _UNCATEGORIZED,
+        skill=row.skill or row.category or _UNCATEGORIZED,
         # Without a group, rows with the same prompt belong together.
         group=row.group or f"prompt: {' '.join(row.user.casefold().split())}",
         ids=tuple(ids),
@@ -91,17 +95,15 @@ def _example(row: ChatRow, tokenizer: ChatTokenizer) -> Example:
 
 
 def _hold_out(examples: Sequence[Example], val_fraction: float, seed: int) -> tuple[set[int], SplitMethod]:
-    """Lines to hold out: whole groups in a seeded order, but never all rows of a category."""
+    """Lines to hold out: whole groups, skill by skill in turn, but never all rows of a category."""
     rng = random.Random(f"{seed} chat holdout")
     target = max(1.0, val_fraction * len(examples))
     groups: dict[str, list[Example]] = {}
     for example in examples:
         groups.setdefault(example.group, []).append(example)
-    order = sorted(groups)
-    rng.shuffle(order)
     left = Counter(example.category for example in examples)
     chosen: set[int] = set()
-    for name in order:
+    for name in _in_turns(groups, rng):
         taken = Counter(example.category for example in groups[name])
         too_many = len(chosen) + len(groups[name]) > _HOLDOUT_OVERSHOOT * target
         if too_many or any(left[category] <= count for category, count in taken.items()):
@@ -115,3 +117,15 @@ def _hold_out(examples: Sequence[Example], val_fraction: float, seed: int) -> tu
     # One group, or each category has only one: single rows are all that can be held out.
     lines = [example.line for example in examples]
     return set(rng.sample(lines, min(round(target), len(lines) - 1))), "random"
+
+
+def _in_turns(groups: dict[str, list[Example]], rng: random.Random) -> list[str]:
+    """Group names in a seeded order that visits the skills in turn, so that each is held out in part."""
+    by_skill: dict[str, list[str]] = {}
+    for name in sorted(groups):
+        by_skill.setdefault(groups[name][0].skill, []).append(name)
+    queues = [by_skill[skill] for skill in sorted(by_skill)]
+    rng.shuffle(queues)
+    for queue in queues:
+        rng.shuffle(queue)
+    return [name for turn in zip_longest(*queues) for name in turn if name is not None]
