@@ -1,4 +1,5 @@
-"""Child processes of `picochat up` and `picochat demo`: started in a group of their own, ended by their id."""
+"""Child processes of `picochat up` and `picochat demo`: started in a group of their own, ended by their id, or by
+the kernel when the thread that started them ends."""
 
 import logging
 import os
@@ -11,6 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from picochat_server import launcher
 from picochat_server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -18,18 +20,19 @@ STOP_SECONDS = 75  # a worker may take 60 s for a last checkpoint
 MAX_PAUSE_SECONDS = 30.0
 USAGE = 64  # a worker's exit code where starting it again would not help
 OWN_WORKER = "embedded"
+LAUNCHER = (sys.executable, "-I", "-S", launcher.__file__)
 POLL_SECONDS = 0.5  # on the same machine a poll costs a millisecond
 
 
 class Child:
-    """One process with a log file. `stop` is patient, a second `stop(at_once=True)` is not."""
+    """One process with a log file. `stop` is patient, `kill` is not."""
 
     def __init__(self, name: str, command: list[str], environment: Mapping[str, str], log: Path) -> None:
         self.name = name
         self.log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                command,
+                [*LAUNCHER, str(os.getpid()), "--", *command],
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -73,7 +76,11 @@ class Child:
 
 
 class KeptAlive:
-    """A worker that is started again when it dies: its stage goes on from the last checkpoint."""
+    """A worker that is started again when it dies: its stage goes on from the last checkpoint.
+
+    Make it in the main thread. The watching thread lives as long as the worker that it started, for the kernel
+    ends a child with the thread that started it.
+    """
 
     def __init__(self, settings: Settings, url: str, key: str) -> None:
         self._settings = settings
@@ -104,9 +111,7 @@ class KeptAlive:
         pause = 1.0
         while not self._stopping.is_set():
             started = time.monotonic()
-            while self._child.wait(0.5) is None:
-                if self._stopping.is_set():
-                    return
+            self._child.wait()
             if self._stopping.is_set():
                 return
             if self._child.exit_code == USAGE:

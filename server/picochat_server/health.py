@@ -22,6 +22,7 @@ from picochat_server.models import Outbox, Run, Stage
 from picochat_server.problems import ApiProblem
 
 router = APIRouter(tags=["health"], include_in_schema=False)
+METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -62,8 +63,9 @@ class MeasureRequests:
         async def measured(message: Message) -> None:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "unmatched")
-                self.metrics.requests.labels(scope["method"], route, message["status"]).inc()
-                self.metrics.seconds.labels(scope["method"], route).observe(time.perf_counter() - started)
+                method = scope["method"] if scope["method"] in METHODS else "other"
+                self.metrics.requests.labels(method, route, message["status"]).inc()
+                self.metrics.seconds.labels(method, route).observe(time.perf_counter() - started)
             await send(message)
 
         await self.app(scope, receive, measured)

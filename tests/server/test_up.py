@@ -105,6 +105,23 @@ def test_dead_worker_is_replaced(start: Callable[..., Child], home: Path) -> Non
     _until(lambda: _workers_of(home) not in ([], [first]), "another worker")
 
 
+@pytest.mark.parametrize("is_second", [False, True], ids=["its first worker", "a worker it started again"])
+def test_killed_up_leaves_no_worker_behind(start: Callable[..., Child], home: Path, is_second: bool) -> None:
+    """One that went on would hold the work folder, and the next `picochat up` would have no worker."""
+    up = start("up", "--port", "0")
+    _address(home, up)
+    _until(lambda: len(_workers_of(home)) == 1, "the worker")
+    if is_second:
+        (first,) = _workers_of(home)
+        os.kill(first, signal.SIGKILL)
+        _until(lambda: _workers_of(home) not in ([], [first]), "another worker")
+    os.kill(up.pid, signal.SIGKILL)
+    _until(lambda: _alive_with(str(home)) == [], "everything to be gone", 10)
+    again = start("up", "--port", "0")
+    url = _address(home, again)
+    _until(lambda: _workers(url, home) == ["embedded"], "the new worker to ask for work")
+
+
 def _workers_of(home: Path) -> list[int]:
     return _alive_with(f"PICOCHAT_WORKER_WORK_DIR={home.resolve()}/worker")
 

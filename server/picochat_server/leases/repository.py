@@ -6,12 +6,12 @@ from typing import NamedTuple
 from picochat_contract.api import ClaimIn
 from picochat_contract.ids import is_id, new_id
 from picochat_contract.states import DesiredState, StageState
-from sqlalchemy import ColumnElement, and_, false, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, false, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from picochat_server.db import database_now
-from picochat_server.models import Attempt, Run, Stage, Worker
+from picochat_server.models import Attempt, Outbox, Run, Stage, Worker
 
 LIVE_STATES = (StageState.RUNNING.value, StageState.UNREACHABLE.value)
 MAX_CANDIDATES = 20
@@ -152,9 +152,12 @@ def lock_late_stage(session: Session, stage_id: str, extra_seconds: float, state
 
 
 def forgotten_stages(session: Session, older_than_seconds: float) -> list[str]:
-    """Queued stages that nobody was told about for a while."""
+    """Queued stages that nobody was told about for a while. A hint that still waits to be sent is no telling."""
+    waits = exists().where(Outbox.stage_id == Stage.id, Outbox.published_at.is_(None))
     query = select(Stage.id).where(
-        Stage.state == StageState.QUEUED.value, Stage.queued_at + older_than_seconds < database_now()
+        Stage.state == StageState.QUEUED.value,
+        Stage.queued_at + older_than_seconds < database_now(),
+        ~waits,  # else a broker that is away for a day would find thousands of hints for one stage
     )
     return list(session.scalars(query))
 

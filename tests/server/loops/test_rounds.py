@@ -101,6 +101,19 @@ def test_forgotten_stage_is_hinted_again_once_a_period(app: FastAPI, client: Tes
     assert told.stages == [stage]
 
 
+def test_hints_do_not_pile_up_while_the_broker_is_away(app: FastAPI, client: TestClient) -> None:
+    stage = submit(client)["stages"][0]["id"]
+    for _ in range(3):
+        with pytest.raises(ConnectionError):
+            publish(app.state.sessions, Told(num_good=0))
+        with transaction(app.state.sessions) as session:
+            session.execute(update(Stage).values(queued_at=Stage.queued_at - 31))
+        assert reconcile(app.state.sessions, 30) == 0
+    told = Told()
+    publish(app.state.sessions, told)
+    assert told.stages == [stage]
+
+
 def test_claimed_stage_is_not_hinted_again(app: FastAPI, client: TestClient, worker: TestClient) -> None:
     submit(client)
     hand = Hand(worker).take()
