@@ -42,7 +42,7 @@ class StageDefinition:
     """Run-folder paths; one that ends in '/' means every file below it."""
     uses_torch: bool = False
     distributed: bool = False
-    """True: started through torchrun with `nproc_per_node` processes."""
+    """True: the stage process starts `nproc_per_node` ranks of itself through torchrun."""
 
 
 N = StageName  # short for the table below
