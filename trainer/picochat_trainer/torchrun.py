@@ -20,7 +20,9 @@ def run(stage: StageName, config_path: Path, run_dir: Path, nproc_per_node: int)
     """Start `nproc_per_node` ranks of the stage on this machine and return the exit code of the stage."""
     arguments = ["--standalone", f"--nproc_per_node={nproc_per_node}", "-m", "picochat_trainer"]
     arguments += [stage.value, "--config", str(config_path), "--out", str(run_dir)]
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # what torchrun sets with a warning; each rank then sets its own
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # what torchrun sets with a warning; each rank then sets its own
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS)
     try:
         torchrun(arguments)
