@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from picochat_contract.api import ArtifactOut
-from picochat_contract.canonical import sha256_hex
+from picochat_contract.canonical import canonical_json, sha256_hex
 from picochat_contract.gate import Check, CheckStatus, DataDigests, EvidenceFile, Verdict
 from picochat_contract.layout import (
     CHAT,
@@ -94,9 +94,19 @@ def _read_json(store: LocalStore, artifact: ArtifactOut) -> Any:
     if found != artifact.sha256:
         raise Unusable(_changed(artifact.path, artifact.sha256, found))
     try:
-        return json.loads(content)
+        data = json.loads(content, parse_int=_int64)
+        canonical_json(data).encode()  # what a report that quotes it has to stand: no NaN, no lone surrogate
+        return data
     except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, brackets without end
         raise Unusable(f"{artifact.path} is not JSON: {error}") from error
+
+
+def _int64(digits: str) -> int:
+    """Counts are divided: one that no float holds would break the decision."""
+    number = int(digits)
+    if abs(number) >= 2**63:
+        raise ValueError(f"a number of {len(digits)} digits, expected at most 64 bits")
+    return number
 
 
 def _advice(store: LocalStore, artifact: ArtifactOut | None) -> Verdict | None:

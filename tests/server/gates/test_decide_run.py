@@ -129,6 +129,26 @@ def test_missing_checkpoint_or_data_blocks(decided: Callable[..., tuple[str, Gat
     assert f"the run has no {path}" in [check.message for check in report.blocking]
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("base", "val_tokens", 10**400),
+        ("eval", "subject", "x\ud800"),
+        ("eval", "overall", {"num_passed": 10**400}),
+    ],
+)
+def test_evidence_that_no_report_can_quote_blocks(
+    decided: Callable[..., tuple[str, GateReport]], name: str, key: str, value: object
+) -> None:
+    """An error here would leave the gate stage without an end."""
+    files = approved_files()
+    path = layout.EVIDENCE_PATHS[name]
+    files[path] = json.dumps({**json.loads(files[path]), key: value}).encode()
+    verdict, report = decided(files)
+    assert verdict == "blocked"
+    assert f"stored_{name}" in blocking(report)
+
+
 def test_bytes_that_left_the_store_block(app: FastAPI, project_id: str) -> None:
     run = make_finished_run(app, project_id, approved_files())
     app.state.store.path(run.digest(layout.EVAL_REPORT)).unlink()
