@@ -4,25 +4,32 @@ Each report names its `subject`: the sha256 of the weights that it measured. The
 subject is not the checkpoint on trial.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 RATE_TOLERANCE = 1e-6
 Rate = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+"""What every JSON reader can hold exactly; a count below zero would pass any rule that sets a maximum."""
+
+
+def above_chance(accuracy: float, baseline: float) -> float:
+    """0 is guessing, 1 is perfect; 0 too where guessing is always right."""
+    return (accuracy - baseline) / (1 - baseline) if baseline < 1 else 0.0
 
 
 class Evidence(BaseModel):
-    """Base: extra report fields are kept out, NaN and Infinity are refused."""
+    """Base: extra report fields are kept out; NaN, Infinity and numbers in quotes are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, strict=True)
 
 
 class Score(Evidence):
     """A pass rate with its sample size and 95 % Wilson interval."""
 
-    num_examples: int = Field(ge=0)
-    num_passed: int = Field(ge=0)
+    num_examples: Count
+    num_passed: Count
     pass_rate: Rate
     low: Rate
     high: Rate
@@ -46,12 +53,14 @@ class BaseEvidence(Evidence):
     """Bits per byte of the best checkpoint on held-out documents."""
     unigram_bpb: float = Field(gt=0)
     """Bits per byte that a unigram model of the same tokens reaches on the same text."""
-    val_tokens: int
-    num_nonfinite_steps: int
-    canary_count: int
-    canary_hits: int
-    num_parameters: int
-    tokens_seen: int
+    split_mode: Literal["document", "window"]
+    """window: the held-out text is of documents that are also trained on."""
+    val_tokens: Count
+    num_nonfinite_steps: Count
+    canary_count: Count
+    canary_hits: Count
+    num_parameters: Count
+    tokens_seen: Count
 
 
 class SftEvidence(Evidence):
@@ -61,9 +70,11 @@ class SftEvidence(Evidence):
     """sha256 of sft/checkpoint/model.safetensors."""
     base_subject: str
     """sha256 of the base weights it started from."""
-    num_train_rows: int
-    num_val_rows: int
-    num_nonfinite_steps: int
+    split_method: Literal["group", "random"]
+    """random: rows of one group are on both sides."""
+    num_train_rows: Count
+    num_val_rows: Count
+    num_nonfinite_steps: Count
 
 
 class FitEvidence(Evidence):
@@ -82,6 +93,8 @@ class EvalEvidence(Evidence):
     overall: Score
     non_choice: Score
     groups: dict[str, Score]
+    choice: Score
+    """Choice items whose right label is the likeliest, whatever their skill group."""
     choice_random_baseline: Rate
     """Expected accuracy of guessing over this report's choice items; 0 where there are none."""
     choice_accuracy_adjusted: float
@@ -95,6 +108,19 @@ class EvalEvidence(Evidence):
     unsupported_claims: Score
     """`num_passed` counts replies that hold a forbidden phrase."""
 
+    @model_validator(mode="after")
+    def _adjusted_accuracy_follows_from_the_counts(self) -> "EvalEvidence":
+        expected = above_chance(self.choice.pass_rate, self.choice_random_baseline)
+        if not self.choice.num_examples:
+            expected = 0.0
+        if abs(self.choice_accuracy_adjusted - expected) > RATE_TOLERANCE:
+            raise ValueError(
+                f"choice_accuracy_adjusted {self.choice_accuracy_adjusted} does not follow from "
+                f"{self.choice.num_passed} of {self.choice.num_examples} where guessing gives "
+                f"{self.choice_random_baseline}"
+            )
+        return self
+
 
 class HonestyEvidence(Evidence):
     """`honesty/honesty_report.json`: about data, so it has digests of files instead of weights."""
@@ -102,12 +128,12 @@ class HonestyEvidence(Evidence):
     chat_sha256: str
     eval_sha256: str
     corpus_sha256: str
-    exact_prompt_leaks: int
+    exact_prompt_leaks: Count
     """Eval prompts that are also SFT prompts, after normalisation."""
-    corpus_prompt_hits: int
+    corpus_prompt_hits: Count
     """Eval prompts found in the corpus, after normalisation."""
-    duplicate_eval_prompts: int
-    num_eval: int
+    duplicate_eval_prompts: Count
+    num_eval: Count
 
 
 class ExternalEvidence(Evidence):

@@ -70,7 +70,7 @@ def decide(
         checks.append(check)
         if evidence is not None:
             read[name] = evidence
-    checks += _lineage(read)
+    checks += [*_lineage(read), *_completeness(read)]
     for name, rules in RULES.items():
         if name in read:
             checks += rules(policy, name, read[name])
@@ -177,4 +177,18 @@ def _lineage(read: dict[str, Evidence]) -> Iterator[Check]:
             else "the SFT checkpoint started from other base weights than the base report is about",
             "run sft again from base/best_checkpoint",
             "sft",
+        )
+
+
+def _completeness(read: dict[str, Evidence]) -> Iterator[Check]:
+    """An eval of some of the items would let the others hide."""
+    honesty, found = read.get("honesty"), read.get("eval")
+    if isinstance(honesty, HonestyEvidence) and isinstance(found, EvalEvidence):
+        judged = found.overall.num_examples
+        yield presence(
+            "eval_complete",
+            judged == honesty.num_eval,
+            f"{judged} of {honesty.num_eval} eval items were judged",
+            "run eval again on the whole eval file",
+            "eval",
         )

@@ -65,6 +65,17 @@ def _base_rules(policy: GatePolicy, name: str, e: Evidence) -> Iterator[Check]:
         "give a larger corpus or raise base.val_fraction",
         name,
     )
+    yield check(
+        "base_holdout",
+        e.split_mode == "document",
+        None,
+        None,
+        "==",
+        f"validation text was held out by {e.split_mode}",
+        "give a corpus of several documents and base.split_mode: document",
+        name,
+        severity=CheckStatus.WARN,
+    )
     yield at_most(
         "base_finite",
         e.num_nonfinite_steps,
@@ -101,6 +112,17 @@ def _canary(policy: GatePolicy, name: str, e: BaseEvidence) -> Check:
 
 def _sft_rules(policy: GatePolicy, name: str, e: Evidence) -> Iterator[Check]:
     assert isinstance(e, SftEvidence)
+    yield check(
+        "sft_holdout",
+        e.split_method == "group",
+        None,
+        None,
+        "==",
+        f"SFT rows were held out by {'whole groups' if e.split_method == 'group' else 'single rows'}",
+        "give SFT rows of several groups in each category",
+        name,
+        severity=CheckStatus.WARN,
+    )
     yield at_most(
         "sft_finite", e.num_nonfinite_steps, 0, "steps with NaN or Infinity", "lower sft.learning_rate", name
     )
@@ -218,9 +240,8 @@ def _eval_rules(policy: GatePolicy, name: str, e: Evidence) -> Iterator[Check]:
 def _choice_adjusted(policy: GatePolicy, name: str, e: EvalEvidence, minimum: float, fix: str) -> Check:
     id = "choice_adjusted_accuracy"
     what = f"choice accuracy above guessing (guessing gives {e.choice_random_baseline:.2f})"
-    choice = e.groups.get("choice")
-    if choice is None or choice.num_examples < policy.min_examples:
-        return too_few(policy, id, choice, minimum, ">=", what, name)
+    if e.choice.num_examples < policy.min_examples:
+        return too_few(policy, id, e.choice, minimum, ">=", what, name)
     return at_least(id, e.choice_accuracy_adjusted, minimum, what, fix, name)
 
 

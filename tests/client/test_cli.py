@@ -146,6 +146,7 @@ def test_the_report_shows_bits_per_byte_beside_the_unigram_baseline(
     cli("submit", spec)
     numbers = {"val_tokens": 1, "num_nonfinite_steps": 0, "canary_count": 1, "canary_hits": 0}
     report = {"subject": "x", "val_bpb": 2.5, "unigram_bpb": 5.0, "num_parameters": 1, "tokens_seen": 1}
+    report["split_mode"] = "document"
     server.runs["run_1"].artifacts["base/train_report.json"] = json.dumps(report | numbers).encode()
     _, out, _ = cli("wait", "run_1")
     assert "2.500 bits per byte, unigram baseline 5.000 (0.50 of it)" in out

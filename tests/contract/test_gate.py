@@ -48,6 +48,7 @@ def good_reports() -> Reports:
             "subject": BASE,
             "val_bpb": 1.2,
             "unigram_bpb": 3.0,
+            "split_mode": "document",
             "val_tokens": 50_000,
             "num_nonfinite_steps": 0,
             "canary_count": 2,
@@ -58,6 +59,7 @@ def good_reports() -> Reports:
         "sft": {
             "subject": SUBJECT,
             "base_subject": BASE,
+            "split_method": "group",
             "num_train_rows": 900,
             "num_val_rows": 100,
             "num_nonfinite_steps": 0,
@@ -69,8 +71,9 @@ def good_reports() -> Reports:
             "overall": score(475, 500),
             "non_choice": score(380, 400),
             "groups": copy.deepcopy(groups),
+            "choice": score(91, 100),
             "choice_random_baseline": 0.25,
-            "choice_accuracy_adjusted": 0.9,
+            "choice_accuracy_adjusted": 0.88,
             "prompt_echo": score(0, 500),
             "unsafe_refusal": score(48, 50),
             "benign_answered": score(445, 450),
@@ -113,10 +116,19 @@ def drop(name: str) -> Callable[[Reports], None]:
     return change
 
 
+def both(*changes: Callable[[Reports], None]) -> Callable[[Reports], None]:
+    def change(reports: Reports) -> None:
+        for one in changes:
+            one(reports)
+
+    return change
+
+
 # check id -> (profile, what is wrong, status that it must have)
 TRIPS: dict[str, tuple[str, Callable[[Reports], None], CheckStatus]] = {
     **{f"evidence_{name}": ("skill_release", drop(name), CheckStatus.BLOCK) for name in EVIDENCE_MODELS},
     "lineage": ("research", put("sft", "base_subject", value=sha256_hex("other")), CheckStatus.BLOCK),
+    "eval_complete": ("research", put("honesty", "num_eval", value=501), CheckStatus.BLOCK),
     "data_honesty": ("research", put("honesty", "exact_prompt_leaks", value=1), CheckStatus.BLOCK),
     "release_data_honesty": ("research", put("honesty", "corpus_prompt_hits", value=1), CheckStatus.BLOCK),
     "duplicate_eval_prompts": (
@@ -125,9 +137,11 @@ TRIPS: dict[str, tuple[str, Callable[[Reports], None], CheckStatus]] = {
         CheckStatus.WARN,
     ),
     "base_bpb": ("research", put("base", "val_bpb", value=2.8), CheckStatus.BLOCK),
+    "base_holdout": ("research", put("base", "split_mode", value="window"), CheckStatus.WARN),
     "base_val_tokens": ("research", put("base", "val_tokens", value=999), CheckStatus.BLOCK),
     "base_finite": ("research", put("base", "num_nonfinite_steps", value=1), CheckStatus.BLOCK),
     "memorization_canary": ("research", put("base", "canary_hits", value=1), CheckStatus.BLOCK),
+    "sft_holdout": ("research", put("sft", "split_method", value="random"), CheckStatus.WARN),
     "sft_finite": ("research", put("sft", "num_nonfinite_steps", value=1), CheckStatus.BLOCK),
     "sft_fit": ("first_release", put("sft_fit", "overall", value=score(69, 100)), CheckStatus.BLOCK),
     "sft_heldout_fit": (
@@ -159,7 +173,9 @@ TRIPS: dict[str, tuple[str, Callable[[Reports], None], CheckStatus]] = {
     ),
     "choice_adjusted_accuracy": (
         "first_release",
-        put("eval", "choice_accuracy_adjusted", value=0.14),
+        both(
+            put("eval", "choice", value=score(34, 100)), put("eval", "choice_accuracy_adjusted", value=0.12)
+        ),
         CheckStatus.BLOCK,
     ),
     "refusal": ("first_release", put("eval", "unsafe_refusal", value=score(74, 100)), CheckStatus.BLOCK),
@@ -313,7 +329,8 @@ def test_too_few_examples_of_a_warning_rule_warn() -> None:
 
 def test_choice_accuracy_over_a_handful_of_items_is_no_evidence() -> None:
     reports = good_reports()
-    put("eval", "groups", "choice", value=score(9, 9))(reports)
+    put("eval", "choice", value=score(9, 9))(reports)  # whatever the size of the skill group "choice"
+    put("eval", "choice_accuracy_adjusted", value=1.0)(reports)
     report = decide_on(reports, "first_release")
     assert [check.id for check in report.blocking] == ["choice_adjusted_accuracy"]
 
@@ -329,6 +346,28 @@ def test_a_rate_that_does_not_follow_from_its_counts_blocks() -> None:
     reports = good_reports()
     reports["eval"]["non_choice"]["pass_rate"] = 1.0
     assert [check.id for check in decide_on(reports, "research").blocking] == ["evidence_eval"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("base", "num_nonfinite_steps"), -1),
+        (("base", "canary_count"), -1),
+        (("base", "canary_hits"), -1),
+        (("base", "val_tokens"), "50000"),
+        (("base", "val_tokens"), True),
+        (("base", "val_tokens"), 10**400),
+        (("base", "split_mode"), "none"),
+        (("honesty", "exact_prompt_leaks"), -1),
+        (("sft", "num_nonfinite_steps"), -1),
+        (("eval", "choice_accuracy_adjusted"), 1.0),
+        (("eval", "choice"), score(34, 100)),
+    ],
+)
+def test_counts_that_no_run_can_have_measured_block(path: tuple[str, str], value: Any) -> None:
+    reports = good_reports()
+    put(*path, value=value)(reports)
+    assert [check.id for check in decide_on(reports, "research").blocking] == [f"evidence_{path[0]}"]
 
 
 def test_a_missing_skill_group_blocks() -> None:

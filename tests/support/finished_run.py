@@ -112,6 +112,7 @@ def approved_files() -> dict[str, bytes]:
         layout.SFT_REPORT: SftEvidence(
             subject=subject,
             base_subject=base_subject,
+            split_method="group",
             num_train_rows=400,
             num_val_rows=40,
             num_nonfinite_steps=0,
@@ -140,6 +141,7 @@ def base_report(base_subject: str) -> BaseEvidence:
         subject=base_subject,
         val_bpb=1.5,
         unigram_bpb=4.5,
+        split_mode="document",
         val_tokens=20_000,
         num_nonfinite_steps=0,
         canary_count=8,
@@ -159,6 +161,7 @@ def eval_report(subject: str) -> EvalEvidence:
         overall=score(60, 50),
         non_choice=score(40, 34),
         groups={"identity": score(20, 18), "refusal": score(20, 18), "choice": score(20, 14)},
+        choice=score(20, 14),
         choice_random_baseline=0.25,
         choice_accuracy_adjusted=0.6,
         prompt_echo=score(60, 0),

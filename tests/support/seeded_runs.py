@@ -71,6 +71,7 @@ def blocked_files() -> dict[str, bytes]:
             report,
             overall=score(60, 22).model_dump(),
             groups={name: found.model_dump() for name, found in weak["groups"].items()},
+            choice=score(20, 5).model_dump(),
             choice_accuracy_adjusted=0.0,
             unsafe_refusal=score(6, 4).model_dump(),
             unsupported_claims=score(60, 4).model_dump(),

@@ -25,6 +25,7 @@ def judged(run_dir: Path, run_stage: Any) -> Path:
         "subject": "b" * 64,
         "val_bpb": 1.5,
         "unigram_bpb": 3.0,
+        "split_mode": "document",
         "val_tokens": 9_000,
         "num_nonfinite_steps": 0,
         "canary_count": 1,
@@ -38,6 +39,7 @@ def judged(run_dir: Path, run_stage: Any) -> Path:
     sft = json.loads((run_dir / layout.SFT_REPORT).read_text()) | {
         "subject": subject,
         "base_subject": "b" * 64,
+        "split_method": "group",
         "num_train_rows": 50,
         "num_val_rows": 10,
         "num_nonfinite_steps": 0,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from picochat_contract.evidence import EvalEvidence, FitEvidence, Score
+from picochat_contract.evidence import EvalEvidence, FitEvidence, Score, above_chance
 from picochat_contract.stats import wilson_interval
 
 from picochat_trainer.scoring.judgement import Judgement
@@ -47,6 +47,7 @@ def eval_evidence(judgements: Sequence[Judgement], subject: str) -> EvalEvidence
         overall=score_of(j.passed for j in judgements),
         non_choice=score_of(j.passed for j in judgements if not j.is_choice),
         groups=scores_by(judgements, lambda j: j.skill),
+        choice=score_of(bool(j.choice_correct) for j in judgements if j.is_choice),
         choice_random_baseline=baseline,
         choice_accuracy_adjusted=adjusted,
         prompt_echo=score_of(bool(j.echo_reasons) for j in judgements),
@@ -76,7 +77,7 @@ def choice_above_chance(judgements: Sequence[Judgement]) -> tuple[float, float]:
         return 0.0, 0.0
     baseline = fmean(j.choice_baseline or 0.0 for j in choices)
     accuracy = fmean(bool(j.choice_correct) for j in choices)
-    return baseline, (accuracy - baseline) / (1 - baseline)
+    return baseline, above_chance(accuracy, baseline)
 
 
 def eval_summary(judgements: Sequence[Judgement]) -> dict[str, Any]:
@@ -85,11 +86,11 @@ def eval_summary(judgements: Sequence[Judgement]) -> dict[str, Any]:
     return {
         "num_examples": len(judgements),
         "num_passed": sum(j.passed for j in judgements),
-        "choice_accuracy": _dump(score_of(bool(j.choice_correct) for j in choices)),
         "answerable": _dump(score_of(j.passed for j in judgements if j.answerable)),
         "unanswerable": _dump(score_of(j.passed for j in judgements if not j.answerable)),
         "over_refusal": _dump(score_of(j.refused for j in judgements if j.answerable)),
         "empty_replies": _dump(score_of(not j.reply.strip() for j in judgements)),
+        "cut_off_replies": _dump(score_of(j.finish_reason == "length" for j in judgements)),
         "length_violations": _dump(score_of(bool(j.length_violations) for j in judgements)),
         "average_token_f1": _mean(j.token_f1 for j in judgements),
         "average_rouge_l": _mean(j.rouge_l for j in judgements),

@@ -154,6 +154,7 @@ def _report(
         "subject": file_sha256(best_dir / layout.WEIGHTS),
         "val_bpb": final.bpb,
         "unigram_bpb": unigram_bpb,
+        "split_mode": split.mode,
         "val_tokens": validator.num_targets,
         "num_nonfinite_steps": state.num_nonfinite_steps,
         "canary_count": len(canaries),

@@ -65,7 +65,7 @@ def _metrics(evidence: EvalEvidence) -> dict[str, float]:
         **{f"eval_{name}_pass_rate": score for name, score in evidence.groups.items()},
     }
     metrics = {name: score.pass_rate for name, score in scores.items() if score.num_examples}
-    if "choice" in evidence.groups:
+    if evidence.choice.num_examples:
         metrics["choice_accuracy_adjusted"] = evidence.choice_accuracy_adjusted
     return metrics
 

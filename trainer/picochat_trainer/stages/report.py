@@ -154,7 +154,7 @@ def _eval(report: dict[str, Any] | None) -> list[str]:
     except ValidationError:
         return ["Not measured."]
     lines = score_table({"all items": evidence.overall, "non-choice": evidence.non_choice, **evidence.groups})
-    if "choice" in evidence.groups:
+    if evidence.choice.num_examples:
         lines += [
             "",
             f"Choice accuracy above guessing: {evidence.choice_accuracy_adjusted:.2f} "

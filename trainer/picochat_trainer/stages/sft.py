@@ -122,6 +122,7 @@ def _report(
     report = {
         "subject": file_sha256(checkpoint / layout.WEIGHTS),
         "base_subject": file_sha256(context.path(f"{layout.BASE_BEST}/{layout.WEIGHTS}")),
+        "split_method": split.method,
         "num_train_rows": len(split.train),
         "num_val_rows": len(split.val),
         "num_nonfinite_steps": state.num_nonfinite_steps,
