@@ -12,6 +12,8 @@ from picochat_contract.errors import Code, SpecError
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bf16"]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Steps = Annotated[int, Field(ge=1, lt=2**31)]
 GateProfile = Literal["none", "research", "first_release", "skill_release"]
 
 CORPUS_SUFFIXES = (".txt", ".text", ".md", ".py", ".jsonl", ".csv")
@@ -21,7 +23,13 @@ CORPUS_SUFFIXES = (".txt", ".text", ".md", ".py", ".jsonl", ".csv")
 class Config(BaseModel):
     """Base of all configs: immutable and strict about names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        # JSON, and so a fingerprint, has no Infinity and no NaN.
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
 
 
 class PydocSource(Config):
@@ -67,7 +75,7 @@ class DatasetConfig(Config):
     eval_rows: int = Field(default=150, ge=16, le=20_000)
     """Generated eval items (only where `eval` is not given)."""
     answer_style: Literal["direct", "scratchpad"] = "direct"
-    seed: int = Field(default=42, ge=0)
+    seed: Seed = 42
 
 
 class TokenizerConfig(Config):
@@ -82,13 +90,13 @@ class ModelConfig(Config):
     """Shape of the GPT. Names are GPT-2's."""
 
     n_layer: int = Field(default=4, ge=1, le=200)
-    n_head: int = Field(default=2, ge=1)
+    n_head: int = Field(default=2, ge=1, le=1024)
     n_kv_head: int | None = Field(default=None, ge=1)
     """Key/value heads; None means as many as query heads."""
-    n_embd: int = Field(default=128, ge=8)
+    n_embd: int = Field(default=128, ge=8, le=65_536)
     sequence_len: int = Field(default=256, ge=8, le=131_072)
     """Context window, tokens."""
-    mlp_hidden: int | None = Field(default=None, ge=8)
+    mlp_hidden: int | None = Field(default=None, ge=8, le=1 << 20)
     """SwiGLU hidden width; None means 8/3 of n_embd rounded up to a multiple of 64."""
     qk_norm: bool = True
     tie_embeddings: bool = True
@@ -138,7 +146,7 @@ class ModelConfig(Config):
 class OptimConfig(Config):
     """Optimizer, schedule and loop settings that base and SFT share."""
 
-    max_steps: int = Field(ge=1)
+    max_steps: Steps
     """Optimizer steps."""
     max_minutes: float | None = Field(default=None, gt=0)
     """Stop after this many minutes of training, with a checkpoint; None means no limit."""
@@ -166,12 +174,12 @@ class OptimConfig(Config):
     """auto: bf16 where the hardware computes it natively, else float32."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto switches it on where the run is long enough to repay it."""
-    seed: int = Field(default=42, ge=0)
+    seed: Seed = 42
 
 
 class BaseConfig(OptimConfig):
     model: ModelConfig = ModelConfig()
-    max_steps: int = Field(default=300, ge=1)
+    max_steps: Steps = 300
     device_batch_size: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
     split_mode: Literal["document", "window"] = "document"
@@ -183,7 +191,7 @@ class BaseConfig(OptimConfig):
 
 
 class SftConfig(OptimConfig):
-    max_steps: int = Field(default=200, ge=1)
+    max_steps: Steps = 200
     device_batch_size: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)
@@ -198,13 +206,13 @@ class FitConfig(Config):
 
     max_rows: int = Field(default=200, ge=1)
     max_new_tokens: int = Field(default=80, ge=1)
-    seed: int = Field(default=42, ge=0)
+    seed: Seed = 42
 
 
 class EvalConfig(Config):
     max_new_tokens: int = Field(default=80, ge=1)
     temperature: float = Field(default=0.0, ge=0, le=5)
-    seed: int = Field(default=42, ge=0)
+    seed: Seed = 42
 
 
 class GateConfig(Config):
@@ -216,7 +224,7 @@ class ReportConfig(Config):
 
 
 class Resources(Config):
-    """What a stage runs on. Not part of a fingerprint."""
+    """What a stage runs on. Of a fingerprint only `nproc_per_node` is part, since it multiplies the batch."""
 
     device: Device = "auto"
     nproc_per_node: int = Field(default=1, ge=1, le=64)

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 RATE_TOLERANCE = 1e-6
 Rate = Annotated[float, Field(ge=0, le=1)]
+BitsPerByte = Annotated[float, Field(gt=1e-6, lt=1e6)]
+"""Within bounds that keep a ratio of two of them finite."""
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 """What every JSON reader can hold exactly; a count below zero would pass any rule that sets a maximum."""
 
@@ -49,9 +51,9 @@ class BaseEvidence(Evidence):
 
     subject: str
     """sha256 of base/best_checkpoint/model.safetensors."""
-    val_bpb: float = Field(gt=0)
+    val_bpb: BitsPerByte
     """Bits per byte of the best checkpoint on held-out documents."""
-    unigram_bpb: float = Field(gt=0)
+    unigram_bpb: BitsPerByte
     """Bits per byte that a unigram model of the same tokens reaches on the same text."""
     split_mode: Literal["document", "window"]
     """window: the held-out text is of documents that are also trained on."""

@@ -7,7 +7,7 @@ import difflib
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from picochat_contract.configs import (
     BaseConfig,
@@ -51,6 +51,17 @@ class RunSpec(Config):
     max_attempts: int = Field(default=3, ge=1, le=20)
     """Tries per stage where the cause is the machine's, not the data's."""
 
+    @model_validator(mode="after")
+    def _has_the_gate_that_it_ends_with(self) -> "RunSpec":
+        if self.until is StageName.GATE and self.gate.profile == "none":
+            raise SpecError(
+                Code.INVALID_VALUE,
+                "until is gate, but gate.profile is none: no gate is asked for; name a profile, or end with "
+                "until: eval",
+                param="until",
+            )
+        return self
+
 
 def parse_text(text: str) -> RunSpec:
     """Parse YAML or JSON text into a RunSpec; raise SpecError."""
@@ -60,6 +71,10 @@ def parse_text(text: str) -> RunSpec:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise SpecError(Code.NOT_YAML, f"the run spec is not valid YAML or JSON{where}: {error}") from error
+    except RecursionError as error:
+        raise SpecError(
+            Code.NOT_YAML, "the run spec is nested too deeply; a spec has four levels at most"
+        ) from error
     if raw is None:
         raw = {}
     if not isinstance(raw, dict):
@@ -72,7 +87,7 @@ def parse_text(text: str) -> RunSpec:
 def parse_mapping(raw: dict[str, Any]) -> RunSpec:
     """Validate a mapping, after filling in the preset named by `scale`; raise SpecError."""
     scale = raw.get("scale", "custom")
-    if scale != "custom" and scale not in SCALES:
+    if not isinstance(scale, str) or scale not in ("custom", *SCALES):
         raise SpecError(
             Code.INVALID_VALUE,
             f"unknown scale {scale!r}{_nearest(str(scale), ['custom', *SCALES])}",

@@ -357,6 +357,7 @@ def test_a_rate_that_does_not_follow_from_its_counts_blocks() -> None:
         (("base", "val_tokens"), "50000"),
         (("base", "val_tokens"), True),
         (("base", "val_tokens"), 10**400),
+        (("base", "unigram_bpb"), 1e-308),
         (("base", "split_mode"), "none"),
         (("honesty", "exact_prompt_leaks"), -1),
         (("sft", "num_nonfinite_steps"), -1),
