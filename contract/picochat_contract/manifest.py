@@ -8,7 +8,7 @@ from pydantic import Field
 from picochat_contract.canonical import SHA256_HEX, digest_of
 from picochat_contract.configs import Config, Resources
 from picochat_contract.layout import Kind
-from picochat_contract.stages import StageName
+from picochat_contract.stages import STAGES, StageName
 from picochat_contract.version import STAGE_CODE, __version__
 
 
@@ -63,13 +63,17 @@ def code_version(stage: StageName) -> str:
     return f"{__version__}+{stage}.{STAGE_CODE[stage]}"
 
 
-def fingerprint(stage: StageName, config: Config, inputs: dict[str, str]) -> str:
-    """sha256 over stage, config, input digests and code version: equal means the outputs can be reused."""
+def fingerprint(stage: StageName, config: Config, inputs: dict[str, str], resources: Resources) -> str:
+    """sha256 over stage, config, input digests and code version: equal means the outputs can be reused.
+
+    Of the resources only the number of training processes counts: each adds its rows to every step.
+    """
     return digest_of(
         {
             "stage": stage.value,
             "config": config.model_dump(mode="json"),
             "inputs": inputs,
+            "num_ranks": resources.nproc_per_node if STAGES[stage].distributed else 1,
             "code": code_version(stage),
         }
     )

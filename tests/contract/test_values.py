@@ -5,11 +5,11 @@ import random
 
 import pytest
 from picochat_contract.canonical import canonical_json, digest_of, sha256_hex
-from picochat_contract.configs import TokenizerConfig
+from picochat_contract.configs import Resources, TokenizerConfig
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.layout import EVIDENCE_PATHS, Kind, check_artifact_path, kind_of
 from picochat_contract.manifest import fingerprint
-from picochat_contract.stages import StageName
+from picochat_contract.stages import STAGES, StageName
 from picochat_contract.stats import wilson_interval
 from picochat_contract.version import STAGE_CODE
 
@@ -28,17 +28,24 @@ def test_text_is_hashed_as_utf8() -> None:
 
 
 def test_a_fingerprint_changes_with_stage_config_inputs_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    config, inputs = TokenizerConfig(), {"corpus.txt": sha256_hex("text")}
-    first = fingerprint(StageName.TOKENIZER, config, inputs)
+    config, inputs, on = TokenizerConfig(), {"corpus.txt": sha256_hex("text")}, Resources()
+    first = fingerprint(StageName.TOKENIZER, config, inputs, on)
     others = [
-        fingerprint(StageName.DATASET, config, inputs),
-        fingerprint(StageName.TOKENIZER, TokenizerConfig(vocab_size=999), inputs),
-        fingerprint(StageName.TOKENIZER, config, {"corpus.txt": sha256_hex("text ")}),
-        fingerprint(StageName.TOKENIZER, config, {}),
+        fingerprint(StageName.DATASET, config, inputs, on),
+        fingerprint(StageName.TOKENIZER, TokenizerConfig(vocab_size=999), inputs, on),
+        fingerprint(StageName.TOKENIZER, config, {"corpus.txt": sha256_hex("text ")}, on),
+        fingerprint(StageName.TOKENIZER, config, {}, on),
     ]
     monkeypatch.setitem(STAGE_CODE, "tokenizer", STAGE_CODE["tokenizer"] + 1)
-    others.append(fingerprint(StageName.TOKENIZER, config, inputs))
+    others.append(fingerprint(StageName.TOKENIZER, config, inputs, on))
     assert len({first, *others}) == 6
+
+
+@pytest.mark.parametrize(("stage", "same"), [(StageName.BASE, False), (StageName.EVAL, True)])
+def test_more_training_processes_are_another_training(stage: StageName, same: bool) -> None:
+    config = STAGES[stage].config()
+    one, two = (fingerprint(stage, config, {}, Resources(nproc_per_node=n)) for n in (1, 2))
+    assert (one == two) is same
 
 
 def test_every_stage_has_a_code_version() -> None:

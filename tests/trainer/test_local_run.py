@@ -4,13 +4,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from pydoc_data import topics
 from typing import Any
 
 import pytest
 from picochat_contract.api import EventOut
+from picochat_contract.configs import DatasetConfig
 from picochat_contract.errors import ContractError
 from picochat_contract.spec import expand, parse_mapping
 from picochat_contract.states import StageState
+from picochat_trainer.inputs import source_digests
 from picochat_trainer.local_run import LocalRun, LocalStage, locked
 
 
@@ -58,6 +61,14 @@ def test_a_changed_source_file_runs_everything_again(tmp_path: Path, text: Path)
     run(tmp_path, text)
     text.write_text(text.read_text() + "One more line that was not there before.\n")
     assert states(run(tmp_path, text)[0]) == [DONE, DONE]
+
+
+def test_the_manual_of_another_python_is_another_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = DatasetConfig()
+    before = source_digests(config)
+    monkeypatch.setattr(topics, "topics", {**topics.topics, "assert": "another text"})
+    assert before.keys() == source_digests(config).keys() == {"pydoc"}
+    assert before != source_digests(config)
 
 
 @pytest.mark.parametrize("damage", ["change", "remove"])

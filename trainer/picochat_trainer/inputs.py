@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pydoc_data import topics
 
-from picochat_contract.configs import DatasetConfig, FileRef, FileSource, Source
+from picochat_contract.canonical import digest_of
+from picochat_contract.configs import DatasetConfig, FileRef, FileSource, PydocSource, Source
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.stages import STAGES, StageName
 
@@ -34,10 +36,12 @@ def input_digests(path_of: Callable[[str], Path], stage: StageName) -> dict[str,
 
 
 def source_digests(config: DatasetConfig) -> dict[str, str]:
-    """Digests of the files that a dataset config names by path: their content decides what comes out."""
+    """Digests of what a dataset config names but does not hold: files by path, and this Python's manual."""
     digests: dict[str, str] = {}
     references: list[Source | FileRef | None] = [*config.sources, config.chat, config.eval]
     for reference in references:
+        if isinstance(reference, PydocSource):
+            digests["pydoc"] = digest_of(topics.topics)  # another Python has another text
         if not isinstance(reference, FileSource):
             continue
         root = Path(reference.path)

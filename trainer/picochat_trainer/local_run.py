@@ -78,7 +78,7 @@ class LocalRun:
     def _run_or_reuse(self, row: LocalStage, lock: int) -> None:
         inputs = input_digests(self._path, row.name)
         sources = source_digests(row.config) if isinstance(row.config, DatasetConfig) else {}
-        wanted = fingerprint(row.name, row.config, inputs | sources)
+        wanted = fingerprint(row.name, row.config, inputs | sources, self.resources)
         stage_dir = self.run_dir / "stages" / row.name.value
         found = read_manifest(stage_dir) if self.reuse else None
         if found is not None and found.fingerprint == wanted and self._has_outputs(found):

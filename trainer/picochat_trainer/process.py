@@ -140,7 +140,7 @@ def run_stage(run_dir: Path, job: StageJob, ranks: Ranks) -> StageExit:
     if context.is_main:
         manifest = Manifest(
             stage=job.stage,
-            fingerprint=job.fingerprint or fingerprint(job.stage, config, inputs),
+            fingerprint=job.fingerprint or fingerprint(job.stage, config, inputs, job.resources),
             code_version=code_version(job.stage),
             created_at=datetime.now(UTC),
             duration_seconds=time.monotonic() - started,

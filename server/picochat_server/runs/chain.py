@@ -6,7 +6,7 @@ Every function here needs the run's row locked by its caller.
 from datetime import UTC, datetime
 
 from picochat_contract.manifest import fingerprint
-from picochat_contract.spec import validated
+from picochat_contract.spec import RunSpec, validated
 from picochat_contract.stages import STAGES, StageName, reads
 from picochat_contract.states import STAGE_FINAL, Cause, DesiredState, RunState, StageState
 from sqlalchemy.orm import Session
@@ -110,7 +110,8 @@ def _start(session: Session, store: LocalStore, settings: Settings, run: Run, st
     name = StageName(stage.name)
     config = validated(STAGES[name].config, stage.config)
     digests = {file.path: file.digest for file, _ in inputs_of(session, run.id, stage)}
-    stage.fingerprint = fingerprint(name, config, digests)
+    resources = validated(RunSpec, run.spec).resources
+    stage.fingerprint = fingerprint(name, config, digests, resources)
     for twin in repository.finished_twins(session, run.project_id, stage.fingerprint):
         outputs = repository.outputs_of_stages(session, [twin.id])
         if all(store.has(output.digest) for output in outputs):
