@@ -1,10 +1,18 @@
 """Shared fixtures: real Postgres and Redis servers, found or started; sockets stay on this machine."""
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support import postgres, redis
+
+
+def pytest_configure() -> None:
+    """A job in the background inherits an ignored SIGINT, and so would the processes that tests interrupt."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
