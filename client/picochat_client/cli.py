@@ -196,6 +196,17 @@ def cancel(
 
 
 @app.command()
+def checkpoint(context: typer.Context, run: RunId, as_json: AsJson = False) -> None:
+    """Ask the running stage for a checkpoint, without stopping it."""
+    with _open(context) as client:
+        found = client.runs.checkpoint(run)
+    if as_json:
+        print_json(found)
+    else:
+        print(f"run {run} writes a checkpoint at its worker's next heartbeat")
+
+
+@app.command()
 def gate(context: typer.Context, run: RunId, strict: Strict = False, as_json: AsJson = False) -> None:
     """Show the gate report; exit 0 approved, 2 blocked, 3 warned and --strict."""
     with _open(context) as client:

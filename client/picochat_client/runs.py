@@ -38,6 +38,12 @@ class Runs:
             self._http.request("POST", f"{run_path(run)}/cancel", repeatable=True), RunOut
         )
 
+    def checkpoint(self, run: str) -> RunOut:
+        """Ask the running stages for a checkpoint; Conflict where none is running."""
+        return self._http.parse(
+            self._http.request("POST", f"{run_path(run)}/checkpoint", repeatable=True), RunOut
+        )
+
     def events(self, run: str, *, after: int = 0, follow: bool = False) -> Iterator[EventOut]:
         """Events with `seq > after`, each once and in order; with `follow` until the run is final."""
         read = follow_events if follow else list_events

@@ -89,6 +89,8 @@ class FakeServer:
         if action == "cancel":
             self.runs[id].cancelled = True
             return answer(self.runs[id].out(), 202)
+        if action == "checkpoint":
+            return answer(self.runs[id].out(), 202)
         key = request.headers["Idempotency-Key"]
         if key not in self.by_key:
             body = json.loads(request.content)

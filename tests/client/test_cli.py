@@ -204,6 +204,12 @@ def test_cancel_exits_0_once_the_run_is_cancelled(cli: Cli, server: FakeServer) 
     assert cli("cancel", "run_1", "--wait")[:2] == (0, "run run_1 cancelled\n")
 
 
+def test_checkpoint_asks_the_server(cli: Cli, server: FakeServer) -> None:
+    server.add_run()
+    assert cli("checkpoint", "run_1")[0] == 0
+    assert server.calls("POST", "/runs/run_1/checkpoint")
+
+
 def test_get_writes_one_file_or_a_folder(cli: Cli, server: FakeServer) -> None:
     server.add_run().artifacts = {
         "sft/checkpoint/config.json": b"{}",

@@ -54,6 +54,12 @@ def cancel_run(session: SessionDep, principal: Writer, run: str) -> RunOut:
     return service.cancel(session, principal, run)
 
 
+@router.post("/runs/{run}/checkpoint", status_code=202)
+def checkpoint_run(session: SessionDep, principal: Writer, run: str) -> RunOut:
+    """Ask the running stages for a checkpoint without stopping them; heard at the next heartbeat."""
+    return service.request_checkpoint(session, principal, run)
+
+
 @router.get("/runs/{run}/events")
 def list_events(
     session: SessionDep,

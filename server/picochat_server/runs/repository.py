@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from picochat_contract.ids import is_id
 from picochat_contract.states import STAGE_DONE, StageState
-from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from picochat_server.db import database_now
@@ -116,6 +116,18 @@ def copy_outputs(session: Session, source: Sequence[StageArtifact], target: Stag
         )
         for output in source
     )
+
+
+def ask_for_checkpoint(session: Session, run_id: str) -> int:
+    """Mark the running stages of a run; the number of them. One guarded UPDATE, so no row is locked before."""
+    running = (StageState.RUNNING.value, StageState.UNREACHABLE.value)
+    asked = session.scalars(
+        update(Stage)
+        .where(Stage.run_id == run_id, Stage.state.in_(running))
+        .values(checkpoint_now=True)
+        .returning(Stage.id)
+    )
+    return len(asked.all())
 
 
 def add_hint(session: Session, stage_id: str) -> None:

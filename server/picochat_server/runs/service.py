@@ -141,6 +141,19 @@ def cancel(session: Session, principal: Principal, run_id: str) -> RunOut:
     return run_out(session, principal.project_id, run.id)
 
 
+def request_checkpoint(session: Session, principal: Principal, run_id: str) -> RunOut:
+    """Have each running stage write a resume checkpoint soon; refused where nothing runs."""
+    _found(session, principal.project_id, run_id)
+    if not repository.ask_for_checkpoint(session, run_id):
+        raise ApiProblem(
+            409,
+            Code.ILLEGAL_TRANSITION,
+            f"no stage of run {run_id} is running, so there is nothing to checkpoint; ask again while one runs",
+        )
+    audit.record(session, principal, "run.checkpoint", run_id)
+    return run_out(session, principal.project_id, run_id)
+
+
 def _found(session: Session, project_id: str, run_id: str) -> Run:
     run = repository.run_of_project(session, project_id, run_id)
     if run is None:

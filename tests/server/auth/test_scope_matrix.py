@@ -18,6 +18,7 @@ MATRIX: dict[str, frozenset[str]] = {
     f"GET {V1}/runs": frozenset({"runs:read"}),
     f"GET {V1}/runs/{{run}}": frozenset({"runs:read"}),
     f"POST {V1}/runs/{{run}}/cancel": frozenset({"runs:write"}),
+    f"POST {V1}/runs/{{run}}/checkpoint": frozenset({"runs:write"}),
     f"GET {V1}/runs/{{run}}/events": frozenset({"runs:read"}),
     f"GET {V1}/runs/{{run}}/events/stream": frozenset({"runs:read"}),
     f"GET {V1}/runs/{{run}}/metrics": frozenset({"runs:read"}),

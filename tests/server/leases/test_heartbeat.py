@@ -4,9 +4,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from picochat_server.db import database_now, transaction
 from picochat_server.models import Stage
-from sqlalchemy import select, update
+from sqlalchemy import select
 from support.clock import expire, reap_now
-from support.hand import Hand, show, submit
+from support.hand import Hand, problem, show, submit
 
 
 def _seconds_left(app: FastAPI, stage_id: str) -> float:
@@ -40,12 +40,16 @@ def test_cancel_reaches_the_worker_with_the_next_heartbeat(client: TestClient, w
     assert hand.heartbeat().json()["desired_state"] == "cancelled"
 
 
-def test_checkpoint_wish_is_told_once(app: FastAPI, client: TestClient, worker: TestClient) -> None:
-    submit(client)
+def test_checkpoint_wish_is_told_once(client: TestClient, worker: TestClient) -> None:
+    run = submit(client)
     hand = Hand(worker).take()
-    with transaction(app.state.sessions) as session:
-        session.execute(update(Stage).where(Stage.id == hand.claim["stage"]).values(checkpoint_now=True))
+    assert client.post(f"/api/v1/runs/{run['id']}/checkpoint").status_code == 202
     assert [hand.heartbeat().json()["checkpoint_now"] for _ in range(2)] == [True, False]
+
+
+def test_checkpoint_of_a_run_that_does_nothing_is_refused(client: TestClient) -> None:
+    run = submit(client)
+    problem(client.post(f"/api/v1/runs/{run['id']}/checkpoint"), 409, "illegal_transition")
 
 
 def test_unreachable_worker_comes_back(app: FastAPI, client: TestClient, worker: TestClient) -> None:
