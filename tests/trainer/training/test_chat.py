@@ -65,6 +65,16 @@ def test_rows_without_a_group_stay_with_rows_of_the_same_prompt() -> None:
     assert val and all(((line - 1) ^ 1) + 1 in val for line in val)
 
 
+def test_the_same_prompt_is_never_on_both_sides_whatever_its_groups() -> None:
+    rows = [
+        row(i + 1, user=f"{'QUESTION' if i % 2 else 'Question'} {i // 2}?", group=f"g{i}") for i in range(20)
+    ]
+    for seed in range(5):
+        split = prepare(rows, seed=seed)
+        train, val = ({(e.line - 1) // 2 for e in side} for side in (split.train, split.val))
+        assert val and train.isdisjoint(val) and split.method == "group"
+
+
 def test_one_group_alone_is_split_by_rows_and_says_so() -> None:
     split = prepare([row(i + 1, group="all") for i in range(10)])
     assert split.method == "random"

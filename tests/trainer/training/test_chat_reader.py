@@ -22,7 +22,8 @@ SIZES = {"big": 64, "small": 16, "tiny": 4}
 def example(line: int, category: str = "c", length: int = 8, answer: int = 3) -> Example:
     ids = tuple(5 + (line + i) % 7 for i in range(length + 1))
     mask = tuple(int(i > length - answer) for i in range(length + 1))
-    return Example(line=line, category=category, skill=category, group=f"g{line}", ids=ids, loss_mask=mask)
+    named = {"category": category, "skill": category, "group": f"g{line}", "prompt": f"p{line}"}
+    return Example(line=line, ids=ids, loss_mask=mask, **named)
 
 
 def examples() -> list[Example]:

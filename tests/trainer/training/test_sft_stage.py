@@ -33,8 +33,8 @@ CONFIG = {
 def chat_rows(count: int) -> str:
     rows = [
         {
-            "user": f"Say {i % 5}.",
-            "assistant": f"{i % 5}",
+            "user": f"Say {i % 8}.",
+            "assistant": f"{i % 2}",
             "category": f"c{i % 2}",
             "group": f"g{i % 8}",
         }
@@ -73,6 +73,19 @@ def test_the_report_is_evidence_about_the_best_weights(make_run: Callable[[str],
     assert metrics["val_loss"] == min(p["val_loss"] for p in report["losses"] if "val_loss" in p)
     assert open_checkpoint(run_dir / "sft/checkpoint").metadata.step == report["best_step"]
     assert load_weights(run_dir / "sft/checkpoint")[0].n_embd == 16
+
+
+def test_it_names_the_base_weights_that_it_read(make_run: Callable[[str], Path]) -> None:
+    """A damaged base is replaced by `.previous`, and the gate must see the digest of that."""
+    run_dir = make_run("run")
+    best = run_dir / "base/best_checkpoint"
+    good = file_sha256(best / "model.safetensors")
+    shutil.copytree(best, run_dir / "base/best_checkpoint.previous")
+    content = bytearray((best / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (best / "model.safetensors").write_bytes(content)
+    sft.run(context(run_dir), SftConfig(**CONFIG))
+    assert report_of(run_dir)["base_subject"] == good
 
 
 def test_the_split_is_told_by_line_and_keeps_groups_together(make_run: Callable[[str], Path]) -> None:

@@ -19,9 +19,9 @@ from picochat_trainer.inference.sampling import SamplingParams
 from picochat_trainer.model import GPT
 from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.training import distributed
-from picochat_trainer.training.chat import ChatSplit, Example, prepare_chat
+from picochat_trainer.training.chat import ChatSplit, Example, families, prepare_chat
 from picochat_trainer.training.chat_reader import ChatReader, ChatValidator
-from picochat_trainer.training.checkpoint import LossPoint, load_weights
+from picochat_trainer.training.checkpoint import LossPoint, load_weights, open_checkpoint
 from picochat_trainer.training.diagnosis import loss_diagnostics, loss_table, throughput_text
 from picochat_trainer.training.hardware import describe
 from picochat_trainer.training.loop import Outcome, train
@@ -33,7 +33,7 @@ RESUME = f"{layout.SFT_DIR}/{layout.RESUME_CHECKPOINT}"
 
 def run(context: StageContext, config: SftConfig) -> dict[str, float]:
     tokenizer = Tokenizer.load(context.path(layout.TOKENIZER))
-    model = _load_base(context, tokenizer)
+    model, base_sha256 = _load_base(context, tokenizer)
     sequence_len = model.config.sequence_len
     split = prepare_chat(
         read_chat(context.path(layout.CHAT)),
@@ -62,18 +62,20 @@ def run(context: StageContext, config: SftConfig) -> dict[str, float]:
                 world_size=context.world_size,
             ),
             config=config,
-            fingerprint=_fingerprint(context, config),
+            fingerprint=_fingerprint(context, config, base_sha256),
             best=layout.SFT_CHECKPOINT,
             resume=RESUME,
         ),
     )
     distributed.finish()
-    return _report(context, config, tokenizer, split, outcome) if context.is_main else {}
+    return _report(context, config, tokenizer, split, outcome, base_sha256) if context.is_main else {}
 
 
-def _load_base(context: StageContext, tokenizer: Tokenizer) -> GPT:
+def _load_base(context: StageContext, tokenizer: Tokenizer) -> tuple[GPT, str]:
+    """The base model and the sha256 of the weights that were read: they may be those of `.previous`."""
     directory = context.path(layout.BASE_BEST)
-    model_config, vocab_size, tensors = load_weights(directory)
+    opened = open_checkpoint(directory)
+    model_config, vocab_size, tensors = load_weights(opened.directory)
     if vocab_size != tokenizer.vocab_size:
         raise ContractError(
             Code.INVALID_SHAPE,
@@ -83,7 +85,7 @@ def _load_base(context: StageContext, tokenizer: Tokenizer) -> GPT:
         )
     model = GPT(model_config, vocab_size)
     model.load_state_dict(tensors)
-    return model.to(context.device)
+    return model.to(context.device), opened.metadata.files[layout.WEIGHTS]
 
 
 def _reader(
@@ -102,18 +104,23 @@ def _reader(
     )
 
 
-def _fingerprint(context: StageContext, config: SftConfig) -> dict[str, Any]:
+def _fingerprint(context: StageContext, config: SftConfig, base_sha256: str) -> dict[str, Any]:
     return {
         "chat": file_sha256(context.path(layout.CHAT)),
         "tokenizer": file_sha256(context.path(layout.TOKENIZER)),
-        "base_weights": file_sha256(context.path(f"{layout.BASE_BEST}/{layout.WEIGHTS}")),
+        "base_weights": base_sha256,
         "world_size": context.world_size,
         "config": config.model_dump(mode="json"),
     }
 
 
 def _report(
-    context: StageContext, config: SftConfig, tokenizer: Tokenizer, split: ChatSplit, outcome: Outcome
+    context: StageContext,
+    config: SftConfig,
+    tokenizer: Tokenizer,
+    split: ChatSplit,
+    outcome: Outcome,
+    base_sha256: str,
 ) -> dict[str, float]:
     checkpoint = context.output(layout.SFT_CHECKPOINT)
     context.scratch(f"{layout.SFT_CHECKPOINT}{PREVIOUS}")
@@ -121,7 +128,7 @@ def _report(
     prompt, sample = _sample(context, config, tokenizer)
     report = {
         "subject": file_sha256(checkpoint / layout.WEIGHTS),
-        "base_subject": file_sha256(context.path(f"{layout.BASE_BEST}/{layout.WEIGHTS}")),
+        "base_subject": base_sha256,
         "split_method": split.method,
         "num_train_rows": len(split.train),
         "num_val_rows": len(split.val),
@@ -157,7 +164,7 @@ def _sample(context: StageContext, config: SftConfig, tokenizer: Tokenizer) -> t
     text = ""
     if room > 0:
         params = SamplingParams(
-            max_new_tokens=room, temperature=0.0, seed=config.seed, stop_ids={tokenizer.im_end_id}
+            max_new_tokens=room, temperature=0.0, seed=config.seed, stop_ids=engine.control_ids
         )
         text = engine.generate([prompt_ids], params)[0].text
     context.events.sample("sft", config.sample_prompt, text)
@@ -174,7 +181,7 @@ def _dataset(split: ChatSplit) -> dict[str, Any]:
         "supervised_tokens": sum(example.num_targets for example in split.train),
         "masked_prompt_tokens": sum(e.num_inputs - e.num_targets for e in split.train),
         "split_method": split.method,
-        "num_groups": len({example.group for example in (*split.train, *split.val)}),
+        "num_groups": len(families((*split.train, *split.val))),
         "train_categories": _count_categories(split.train),
         "val_categories": _count_categories(split.val),
     }

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from picochat_contract.errors import Code, ContractError
 
+from picochat_trainer.data.normalize import normal_form
 from picochat_trainer.tuning.rows import ChatRow
 
 SplitMethod = Literal["group", "random"]
@@ -34,7 +35,9 @@ class Example:
     category: str
     skill: str
     """The release skill of the category, or the category itself."""
-    group: str
+    group: str | None
+    prompt: str
+    """In normal form: equal prompts are one family, whatever their groups."""
     ids: tuple[int, ...]
     loss_mask: tuple[int, ...]
 
@@ -87,20 +90,19 @@ def _example(row: ChatRow, tokenizer: ChatTokenizer) -> Example:
         line=row.line,
         category=row.category or _UNCATEGORIZED,
         skill=row.skill or row.category or _UNCATEGORIZED,
-        # Without a group, rows with the same prompt belong together.
-        group=row.group or f"prompt: {' '.join(row.user.casefold().split())}",
+        group=row.group,
+        # A prompt of signs only has no words; its own text then stands for it.
+        prompt=normal_form(row.user) or row.user.strip(),
         ids=tuple(ids),
         loss_mask=tuple(mask),
     )
 
 
 def _hold_out(examples: Sequence[Example], val_fraction: float, seed: int) -> tuple[set[int], SplitMethod]:
-    """Lines to hold out: whole groups, skill by skill in turn, but never all rows of a category."""
+    """Lines to hold out: whole families, skill by skill in turn, but never all rows of a category."""
     rng = random.Random(f"{seed} chat holdout")
     target = max(1.0, val_fraction * len(examples))
-    groups: dict[str, list[Example]] = {}
-    for example in examples:
-        groups.setdefault(example.group, []).append(example)
+    groups = families(examples)
     left = Counter(example.category for example in examples)
     chosen: set[int] = set()
     for name in _in_turns(groups, rng):
@@ -114,14 +116,32 @@ def _hold_out(examples: Sequence[Example], val_fraction: float, seed: int) -> tu
             break
     if chosen:
         return chosen, "group"
-    # One group, or each category has only one: single rows are all that can be held out.
+    # One family, or each category has only one: single rows are all that can be held out.
     lines = [example.line for example in examples]
     return set(rng.sample(lines, min(round(target), len(lines) - 1))), "random"
 
 
-def _in_turns(groups: dict[str, list[Example]], rng: random.Random) -> list[str]:
-    """Group names in a seeded order that visits the skills in turn, so that each is held out in part."""
-    by_skill: dict[str, list[str]] = {}
+def families(examples: Sequence[Example]) -> dict[int, list[Example]]:
+    """Rows that share a group or a prompt, directly or through others, by the line of the first."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    for example in examples:
+        if example.group is not None:
+            parent[root(f"group {example.group}")] = root(f"prompt {example.prompt}")
+    found: dict[str, list[Example]] = {}
+    for example in examples:
+        found.setdefault(root(f"prompt {example.prompt}"), []).append(example)
+    return {members[0].line: members for members in found.values()}
+
+
+def _in_turns(groups: dict[int, list[Example]], rng: random.Random) -> list[int]:
+    """Family names in a seeded order that visits the skills in turn, so that each is held out in part."""
+    by_skill: dict[str, list[int]] = {}
     for name in sorted(groups):
         by_skill.setdefault(groups[name][0].skill, []).append(name)
     queues = [by_skill[skill] for skill in sorted(by_skill)]
