@@ -63,7 +63,7 @@ class Session:
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
             seed=self.seed,
-            stop_ids=frozenset({self.tokenizer.im_end_id, self.tokenizer.bos_id}),
+            stop_ids=self.engine.control_ids,  # as in serving: what is judged is what a user would see
         )
 
     def _prompt(self, item: EvalItem) -> list[int]:

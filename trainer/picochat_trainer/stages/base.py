@@ -208,7 +208,7 @@ def _sample(
             temperature=SAMPLE_TEMPERATURE,
             top_k=SAMPLE_TOP_K,
             seed=config.seed,
-            stop_ids={tokenizer.bos_id},
+            stop_ids=engine.control_ids,
         )
         text = engine.generate([prompt_ids], params)[0].text
     context.events.sample("base", prompt, text)
