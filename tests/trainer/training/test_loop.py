@@ -13,6 +13,7 @@ from picochat_contract.manifest import StageJob
 from picochat_trainer.context import StageContext
 from picochat_trainer.model import GPT
 from picochat_trainer.training import compiled
+from picochat_trainer.training.checkpoint import load_resume
 from picochat_trainer.training.loop import Outcome, train
 from picochat_trainer.training.reader import WindowReader
 from picochat_trainer.training.resume import Training
@@ -220,3 +221,29 @@ def test_compiled_training_gives_the_losses_of_eager(run: Run, model: GPT, tmp_p
     assert fast.throughput["compiled"] is True, events(tmp_path, "log")
     assert train_losses(fast) == pytest.approx(train_losses(eager), abs=1e-4)
     assert fast.best.val_loss == pytest.approx(eager.best.val_loss, abs=1e-4)
+
+
+class Killed(BaseException):
+    """Stands for a kill between the two renames of a save."""
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_the_good_one(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(checkpoint_every=4)
+    folder = tmp_path / "base/resume_checkpoint"
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    rename = Path.rename
+
+    def kill_at_the_second(path: Path, target: Path) -> Path:
+        if path.name.startswith(".resume_checkpoint.tmp"):
+            raise Killed
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", kill_at_the_second)
+    with pytest.raises(Killed):
+        run(checkpoint_every=4)
+    resumed = load_resume(folder)
+    assert resumed is not None and resumed.state.step == 8

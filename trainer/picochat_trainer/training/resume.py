@@ -1,5 +1,6 @@
 """Saving and taking up a training at an exact step: weights, optimizer, random states, reader position."""
 
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,9 @@ def restore(
     refuse_other_fingerprint(resume.state.fingerprint, training.fingerprint, resume.directory)
     if resume.fallback:
         context.events.log("warning", resume.fallback)
+        if context.is_main:
+            # Else the next save would push the good one out for it, and a kill in between leave only this one.
+            shutil.rmtree(resume_dir, ignore_errors=True)
     training.model.load_state_dict(resume.weights.tensors)
     load_optimizer_tensors(optimizer, training.model, _below("optimizer.", resume.tensors))
     training.batches.seek(resume.state.position)
