@@ -95,6 +95,7 @@ def _run_or_explain(stage: StageName, config_path: Path, run_dir: Path, ranks: R
     """The edge of the process: every ending becomes an exit code, and error.json where it is a failure."""
     stage_dir = run_dir / "stages" / stage.value
     try:
+        _end_on_stop()
         if ranks.under_torchrun:
             _die_with_parent()
         if ranks.rank == 0:
@@ -178,6 +179,16 @@ def _prepare_torch(job: StageJob, ranks: Ranks) -> tuple[str, int]:
     threads = hardware.set_threads(job.resources, ranks.world_size)
     distributed.start(device, ranks.world_size)
     return device, threads
+
+
+def _end_on_stop() -> None:
+    """Until the stage is ready to save anything, a stop ends it at once; loading torch alone takes seconds."""
+
+    def stop(signum: int, frame: Any) -> None:
+        raise Interrupted
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
 
 
 def _listen_for_stop(context: StageContext) -> None:

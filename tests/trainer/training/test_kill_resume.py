@@ -195,3 +195,17 @@ def test_a_resume_with_another_setting_is_refused_and_names_it(
     error = json.loads((run_dir / "stages/base/error.json").read_text())
     assert error["code"] == "fingerprint_mismatch"
     assert "config.learning_rate" in error["message"] and "0.01" in error["message"]
+
+
+def test_a_stop_while_torch_is_loading_is_an_interruption(
+    new_run: Callable[[str], Path], start_stage: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    run_dir = new_run("early")
+    manifest = run_dir / "stages/base/manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    process = start_stage(run_dir)
+    assert until(process, lambda: not manifest.exists())  # the first thing that a stage does
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=DEADLINE_SECONDS) == StageExit.INTERRUPTED
+    assert not (run_dir / "stages/base/error.json").exists()
