@@ -11,6 +11,7 @@ from picochat_contract.configs import SftConfig, TokenizerConfig
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.evidence import SftEvidence
 from picochat_contract.manifest import StageJob
+from picochat_contract.version import STAGE_CODE
 from picochat_trainer.atomic import file_sha256
 from picochat_trainer.context import Interrupted, StageContext
 from picochat_trainer.stages import sft
@@ -146,6 +147,19 @@ def test_other_chat_rows_are_refused_on_resume(make_run: Callable[[str], Path]) 
     with pytest.raises(ContractError, match="chat: the checkpoint has") as caught:
         sft.run(context(run_dir), SftConfig(**CONFIG))
     assert caught.value.code == Code.FINGERPRINT_MISMATCH
+
+
+def test_a_checkpoint_of_other_code_is_refused_on_resume(
+    make_run: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = make_run("run")
+    stopped = context(run_dir)
+    stopped.stopping = True
+    with pytest.raises(Interrupted):
+        sft.run(stopped, SftConfig(**CONFIG))
+    monkeypatch.setitem(STAGE_CODE, "sft", STAGE_CODE["sft"] + 1)
+    with pytest.raises(ContractError, match="code: the checkpoint has"):
+        sft.run(context(run_dir), SftConfig(**CONFIG))
 
 
 def test_a_tokenizer_of_another_size_is_refused(make_run: Callable[[str], Path]) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 from picochat_contract import layout
 from picochat_contract.configs import BaseConfig
 from picochat_contract.errors import Code, ContractError
+from picochat_contract.manifest import code_version
+from picochat_contract.stages import StageName
 
 from picochat_trainer.atomic import PREVIOUS, file_sha256, write_json, write_text
 from picochat_trainer.context import StageContext
@@ -124,6 +126,7 @@ def _fingerprint(context: StageContext, config: BaseConfig) -> dict[str, Any]:
         "corpus_manifest": file_sha256(manifest) if manifest.exists() else None,
         "tokenizer": file_sha256(context.path(layout.TOKENIZER)),
         "world_size": context.world_size,
+        "code": code_version(StageName.BASE),
         "config": config.model_dump(mode="json"),
     }
 

@@ -11,6 +11,8 @@ from typing import Any
 from picochat_contract import layout
 from picochat_contract.configs import SftConfig
 from picochat_contract.errors import Code, ContractError
+from picochat_contract.manifest import code_version
+from picochat_contract.stages import StageName
 
 from picochat_trainer.atomic import PREVIOUS, file_sha256, write_json, write_text
 from picochat_trainer.context import StageContext
@@ -110,6 +112,7 @@ def _fingerprint(context: StageContext, config: SftConfig, base_sha256: str) -> 
         "tokenizer": file_sha256(context.path(layout.TOKENIZER)),
         "base_weights": base_sha256,
         "world_size": context.world_size,
+        "code": code_version(StageName.SFT),
         "config": config.model_dump(mode="json"),
     }
 
