@@ -9,11 +9,11 @@ import httpx
 
 from picochat_client._config import load_settings
 from picochat_client._http import Http
-from picochat_client._retry import Clock, Notice
 from picochat_client._transfer import Progress
 from picochat_client.artifacts import Artifacts
 from picochat_client.keys import Keys
 from picochat_client.releases import Releases
+from picochat_client.retry import Clock, Notice
 from picochat_client.runs import Runs
 from picochat_client.specs import prepare_spec
 from picochat_client.workers import Workers

@@ -13,8 +13,8 @@ from picochat_contract.errors import ContractError
 from picochat_contract.exit_codes import ClientExit
 
 from picochat_client._errors import ApiError, PicochatError
-from picochat_client._terminal import printable
 from picochat_client.outcome import error_exit
+from picochat_client.terminal import printable
 
 INTERRUPTED = 130  # 128 + SIGINT
 

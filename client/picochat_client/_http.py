@@ -18,7 +18,7 @@ from picochat_contract.errors import Code
 from pydantic import BaseModel, ValidationError
 
 from picochat_client._errors import ApiError, ServerUnreachable, UnexpectedAnswer, error_class
-from picochat_client._retry import Clock, Notice, Patience, SystemClock
+from picochat_client.retry import Clock, Notice, Patience, SystemClock
 
 M = TypeVar("M", bound=BaseModel)
 Params = Mapping[str, str | int]

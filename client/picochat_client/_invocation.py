@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from picochat_client._client import Client
-from picochat_client._terminal import printable
+from picochat_client.terminal import printable
 
 PROGRAM = "picochat-client"
 SHORT_TIMEOUT_SECONDS = 10.0  # a question that can be asked again by hand

@@ -13,10 +13,10 @@ from rich.text import Text
 
 from picochat_client._client import Client
 from picochat_client._errors import ApiError, NotFound
-from picochat_client._tables import gate_line, gate_table, text, verdict_text
-from picochat_client._terminal import printable
-from picochat_client._view import Sample
 from picochat_client.outcome import asks_for_gate, failed_stage
+from picochat_client.tables import gate_line, gate_table, text, verdict_text
+from picochat_client.terminal import printable
+from picochat_client.view import Sample
 
 SAMPLE_PATHS = {"base": "base/sample.txt", "sft": "sft/sample.txt"}
 SAMPLE_TITLES = {"base": "base sample", "sft": "SFT sample"}

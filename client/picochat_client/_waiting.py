@@ -10,11 +10,11 @@ from picochat_client._client import Client
 from picochat_client._edge import INTERRUPTED
 from picochat_client._errors import ServerUnreachable
 from picochat_client._invocation import PROGRAM, Invocation
-from picochat_client._retry import SystemClock
 from picochat_client._summary import find_gate, print_summary
-from picochat_client._view import RunView
 from picochat_client.outcome import outcome_of
 from picochat_client.progress import progress_for
+from picochat_client.retry import SystemClock
+from picochat_client.view import RunView
 
 
 def wait_for_outcome(

@@ -20,13 +20,13 @@ from picochat_contract.states import RUN_FINAL, RunState
 from rich.console import Console
 from rich.text import Text
 
-from picochat_client import _tables
+from picochat_client import tables
 from picochat_client._client import Client
 from picochat_client._edge import run_command
 from picochat_client._invocation import PROGRAM, Invocation, print_event, print_json, print_rows
-from picochat_client._terminal import size
 from picochat_client._waiting import wait_for_outcome
 from picochat_client.outcome import outcome_of, verdict_exit
+from picochat_client.terminal import size
 
 HELP = """Submit training runs to a picochat server, follow them, fetch what they wrote.
 
@@ -113,7 +113,7 @@ def runs(
     """List runs, newest first."""
     with _open(context) as client:
         found = list(islice(client.runs.list(state=state), limit))
-    print_rows(found, _tables.runs_table(found), as_json)
+    print_rows(found, tables.runs_table(found), as_json)
 
 
 @app.command()
@@ -126,10 +126,10 @@ def show(context: typer.Context, run: RunId, as_json: AsJson = False) -> None:
         return print_json(found)
     console = Console()
     verdict = found.verdict.value if found.verdict else "none yet"
-    console.print(_tables.text(f"run {found.name} ({found.id}): {found.state.value}, verdict {verdict}"))
+    console.print(tables.text(f"run {found.name} ({found.id}): {found.state.value}, verdict {verdict}"))
     if found.message:
-        console.print(_tables.text(found.message))
-    console.print(_tables.stages_table(found))
+        console.print(tables.text(found.message))
+    console.print(tables.stages_table(found))
     console.print(Text(page), soft_wrap=True)
     return None
 
@@ -146,7 +146,7 @@ def logs(
     with _open(context, follow) as client:
         for event in client.runs.events(run, follow=follow):
             if event.type is EventType.LOG and stage in (None, event.stage):
-                print_event(event, as_json, _tables.log_line)
+                print_event(event, as_json, tables.log_line)
 
 
 @app.command()
@@ -160,7 +160,7 @@ def events(
     """Print the events of a run (JSON: one event per line)."""
     with _open(context, follow) as client:
         for event in client.runs.events(run, after=after, follow=follow):
-            print_event(event, as_json, _tables.event_line)
+            print_event(event, as_json, tables.event_line)
 
 
 @app.command()
@@ -215,8 +215,8 @@ def gate(context: typer.Context, run: RunId, strict: Strict = False, as_json: As
         print_json(found)
     else:
         console = Console()
-        console.print(_tables.gate_table(found.report))
-        console.print(_tables.gate_line(found.report))
+        console.print(tables.gate_table(found.report))
+        console.print(tables.gate_line(found.report))
     raise typer.Exit(verdict_exit(found.report.verdict, strict=strict))
 
 
@@ -225,7 +225,7 @@ def artifacts(context: typer.Context, run: RunId, as_json: AsJson = False) -> No
     """List what a run wrote."""
     with _open(context) as client:
         found = list(client.artifacts.list(run))
-    print_rows(found, _tables.artifacts_table(found), as_json)
+    print_rows(found, tables.artifacts_table(found), as_json)
 
 
 @app.command()
@@ -284,7 +284,7 @@ def releases(context: typer.Context, as_json: AsJson = False) -> None:
     """List releases."""
     with _open(context) as client:
         found = list(client.releases.list())
-    print_rows(found, _tables.releases_table(found), as_json)
+    print_rows(found, tables.releases_table(found), as_json)
 
 
 @app.command()
@@ -292,7 +292,7 @@ def workers(context: typer.Context, as_json: AsJson = False) -> None:
     """List workers."""
     with _open(context) as client:
         found = list(client.workers.list())
-    print_rows(found, _tables.workers_table(found), as_json)
+    print_rows(found, tables.workers_table(found), as_json)
 
 
 @keys_app.command("create")
@@ -318,7 +318,7 @@ def list_keys(context: typer.Context, as_json: AsJson = False) -> None:
     """List keys, without their secrets."""
     with _open(context) as client:
         found = list(client.keys.list())
-    print_rows(found, _tables.keys_table(found), as_json)
+    print_rows(found, tables.keys_table(found), as_json)
 
 
 @keys_app.command("revoke")

@@ -16,8 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from picochat_client._terminal import duration, printable, short_number
-from picochat_client._view import RunView, StageRow
+from picochat_client.terminal import duration, printable, short_number
+from picochat_client.view import RunView, StageRow
 
 PLAIN_INTERVAL = timedelta(seconds=10)
 REFRESH_PER_SECOND = 4
@@ -178,7 +178,8 @@ def state_line(row: StageRow, view: RunView) -> str:
 def progress_line(row: StageRow) -> str:
     eta, speed = _eta(row), _speed(row)
     parts = [
-        f"{row.unit} {_steps(row)}" if row.step is not None else "",
+        row.activity if row.activity and not row.step else "",
+        f"{row.unit} {_steps(row)}" if row.step else "",
         _metric(row, "train_loss"),
         _metric(row, "val_bpb"),
         f"{speed} tok/s" if speed else "",
@@ -212,7 +213,9 @@ def _bar(row: StageRow) -> RenderableType:
 def _steps(row: StageRow) -> str:
     if row.step is None:
         return ""
-    if row.total_steps is None:
+    if not row.step and row.activity:
+        return row.activity.split()[0][:9]  # "compiling"
+    if not row.total_steps:
         return str(row.step)
     full = f"{row.step}/{row.total_steps}"
     return full if len(full) <= 9 else f"{100 * row.step / max(1, row.total_steps):.0f} %"

@@ -2,8 +2,8 @@ import io
 from datetime import timedelta
 
 import pytest
-from picochat_client._view import RunView
 from picochat_client.progress import LiveProgress, PlainProgress, progress_for
+from picochat_client.view import RunView
 from picochat_contract.api import EventOut
 from picochat_contract.events import EventType
 from picochat_contract.stages import StageName
@@ -93,6 +93,16 @@ def test_plain_progress_comes_every_ten_seconds_at_most(view: RunView) -> None:
     assert lines[1:] == [
         f"[ 0:{n}] base      step {n}/99  loss 3.500  bpb 2.250  12.3k tok/s  ETA 1:05" for n in (10, 20, 30)
     ]
+
+
+def test_what_comes_before_the_first_step_is_named(view: RunView) -> None:
+    compiling = event(
+        2, EventType.PROGRESS, 12, step=0, total_steps=0, unit="steps", message="compiling the model"
+    )
+    assert plain(view, moved(1, 0, "running"), compiling)[1] == "[ 0:12] base      compiling the model"
+    shown = live(view, moved(1, 0, "running"), compiling)
+    assert "compiling" in shown
+    assert "0/0" not in shown
 
 
 def test_plain_lines_tell_of_a_lost_attempt(clock: FakeClock) -> None:

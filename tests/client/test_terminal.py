@@ -1,5 +1,5 @@
 import pytest
-from picochat_client._terminal import duration, measured_number, printable, short_number, size
+from picochat_client.terminal import duration, measured_number, printable, short_number, size
 
 
 def test_printable_keeps_text_and_takes_what_steers() -> None:

@@ -9,7 +9,7 @@ from picochat_contract.events import EventType
 from picochat_contract.stages import StageName
 from picochat_contract.states import STAGE_FINAL, StageState
 
-from picochat_client._retry import Clock
+from picochat_client.retry import Clock
 
 
 @dataclass
@@ -22,6 +22,8 @@ class StageRow:
     step: int | None = None
     total_steps: int | None = None
     unit: str = "step"
+    activity: str | None = None
+    """What it does before its first step, such as compiling."""
     metrics: dict[str, float] = field(default_factory=dict)
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -63,6 +65,7 @@ class RunView:
         elif event.type is EventType.PROGRESS:
             row.step = _whole(event.data.get("step"))
             row.total_steps = _whole(event.data.get("total_steps"))
+            row.activity = None if row.step else event.data.get("message")
             row.unit = str(event.data.get("unit") or row.unit)
         elif event.type is EventType.METRIC:
             row.metrics |= _numbers(event.data.get("values"))

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from picochat_client._terminal import duration, measured_number, printable, size
+from picochat_client.terminal import duration, measured_number, printable, size
 
 VERDICT_STYLES = {Verdict.APPROVED: "bold green", Verdict.WARN: "bold yellow", Verdict.BLOCKED: "bold red"}
 CHECK_STYLES = {CheckStatus.PASS: "green", CheckStatus.WARN: "yellow", CheckStatus.BLOCK: "red"}
