@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from picochat_client._retry import SystemClock
-from picochat_client._tables import gate_line, gate_table, text
-from picochat_client._terminal import duration, measured_number, printable
-from picochat_client._view import RunView
 from picochat_client.progress import progress_for
+from picochat_client.retry import SystemClock
+from picochat_client.tables import gate_line, gate_table, text
+from picochat_client.terminal import duration, measured_number, printable
+from picochat_client.view import RunView
 from picochat_contract import layout
 from picochat_contract.api import EventOut, RunOut, StageOut
 from picochat_contract.evidence import BaseEvidence
