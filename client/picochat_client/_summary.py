@@ -13,6 +13,7 @@ from rich.text import Text
 
 from picochat_client._client import Client
 from picochat_client._errors import ApiError, NotFound
+from picochat_client.installed import typed
 from picochat_client.outcome import asks_for_gate, failed_stage
 from picochat_client.tables import gate_line, gate_table, text, verdict_text
 from picochat_client.terminal import printable
@@ -105,17 +106,18 @@ def _print_sample(console: Console, title: str, sample: Sample | None) -> None:
 
 def _next_commands(run: RunOut) -> list[tuple[str, str]]:
     done = {stage.name for stage in run.stages if stage.state in STAGE_DONE}
-    commands = [("pages", "picochat up")]
+    program, client = typed("picochat"), typed("picochat-client")
+    commands = [("pages", f"{program} up")]
     if run.state is RunState.FAILED:
-        commands.append(("log", f"picochat-client logs {run.id}"))
+        commands.append(("log", f"{client} logs {run.id}"))
     if StageName.SFT in done:
         folder = f"models/{run.name}"
         commands += [
-            ("download", f"picochat-client get {run.id} sft/checkpoint/ -o {folder}"),
-            ("", f"picochat-client get {run.id} {layout.TOKENIZER} -o {folder}/{layout.TOKENIZER}"),
+            ("download", f"{client} get {run.id} sft/checkpoint/ -o {folder}"),
+            ("", f"{client} get {run.id} {layout.TOKENIZER} -o {folder}/{layout.TOKENIZER}"),
             (
                 "chat",
-                f"picochat chat --checkpoint {folder}/{layout.SFT_CHECKPOINT} "
+                f"{program} chat --checkpoint {folder}/{layout.SFT_CHECKPOINT} "
                 f"--tokenizer {folder}/{layout.TOKENIZER}",
             ),
         ]

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Annotated
 
 import typer
+from picochat_client.installed import typed
 from picochat_contract.exit_codes import ClientExit
 
 from picochat_server import bootstrap, home
@@ -88,8 +89,8 @@ def _say_what_it_means(code: int) -> None:
         typer.echo(f"\n{BLOCKED}")
     if code in FINISHED:
         typer.echo(
-            "\nThe page above answers while the control plane runs: `picochat up` starts it again, with this run in it\n"
-            "(on port 7460 unless you choose another)."
+            f"\nThe page above answers while the control plane runs: `{typed('picochat')} up` starts it again, with this\n"
+            "run in it (on port 7460 unless you choose another)."
         )
 
 

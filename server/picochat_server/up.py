@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
+from picochat_client.installed import typed
 from picochat_contract.exit_codes import ClientExit
 
 from picochat_server import bootstrap, home, logs, serving
@@ -93,7 +94,7 @@ def _say_hello(plane: ControlPlane, opens_browser: bool) -> None:
     folder = plane.settings.home
     rows = {
         "pages": f"{plane.url}  (sign in with the api_key in {folder / bootstrap.CLIENT_FILE})",
-        "submit": "picochat-client submit examples/demo.yaml --wait",
+        "submit": f"{typed('picochat-client')} submit examples/demo.yaml --wait",
         "logs": f"{folder / LOG_FILE}" + (f", {plane.worker.log}" if plane.worker else ""),
         "stop": "Ctrl-C",
     }
