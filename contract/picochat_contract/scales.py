@@ -50,6 +50,7 @@ SCALES: dict[str, dict[str, Any]] = {
             "learning_rate": 2e-3,
             "eval_every": 50,
             "checkpoint_every": 100,
+            "sample_prompt": "Who are you?",
         },
         "fit": {"max_rows": 100, "max_new_tokens": 48},
         "eval": {"max_new_tokens": 48},
