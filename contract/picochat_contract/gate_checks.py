@@ -89,7 +89,7 @@ def too_few(
 
 
 def at_least(id: str, measured: float, minimum: float, what: str, fix: str, evidence: str) -> Check:
-    text = f"{measured:g} {what}"
+    text = f"{_number(measured)} {what}"
     return check(id, measured >= minimum, measured, minimum, ">=", text, fix, evidence)
 
 
@@ -102,7 +102,7 @@ def at_most(
     evidence: str,
     severity: CheckStatus = CheckStatus.BLOCK,
 ) -> Check:
-    text = f"{measured:g} {what}"
+    text = f"{_number(measured)} {what}"
     return check(id, measured <= maximum, measured, maximum, "<=", text, fix, evidence, severity=severity)
 
 
@@ -135,3 +135,7 @@ def check(
         fix="" if ok else fix,
         evidence=evidence,
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:.3f}"

@@ -335,6 +335,14 @@ def test_choice_accuracy_over_a_handful_of_items_is_no_evidence() -> None:
     assert [check.id for check in report.blocking] == ["choice_adjusted_accuracy"]
 
 
+def test_messages_give_numbers_that_people_read() -> None:
+    reports = good_reports()
+    reports["eval"]["choice_accuracy_adjusted"] = -1 / 15
+    messages = {check.id: check.message for check in decide_on(reports, "first_release").checks}
+    assert messages["choice_adjusted_accuracy"].startswith("-0.067 choice accuracy")
+    assert messages["base_val_tokens"].startswith("50,000 ")
+
+
 def test_memorization_that_was_not_measured_warns() -> None:
     reports = good_reports()
     put("base", "canary_count", value=0)(reports)
