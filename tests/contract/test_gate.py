@@ -337,7 +337,8 @@ def test_choice_accuracy_over_a_handful_of_items_is_no_evidence() -> None:
 
 def test_messages_give_numbers_that_people_read() -> None:
     reports = good_reports()
-    reports["eval"]["choice_accuracy_adjusted"] = -1 / 15
+    put("eval", "choice", value=score(20, 100))(reports)
+    put("eval", "choice_accuracy_adjusted", value=-0.05 / 0.75)(reports)
     messages = {check.id: check.message for check in decide_on(reports, "first_release").checks}
     assert messages["choice_adjusted_accuracy"].startswith("-0.067 choice accuracy")
     assert messages["base_val_tokens"].startswith("50,000 ")
