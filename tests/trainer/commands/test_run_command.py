@@ -55,6 +55,19 @@ def test_a_second_call_shows_cached(out: Path, text: Path, capsys: pytest.Captur
     assert capsys.readouterr().out.count("cached") == 2
 
 
+def test_results_of_an_earlier_call_are_not_shown_as_those_of_this_one(
+    out: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder may still hold the samples and the verdict of other weights."""
+    for name in ("base/sample.txt", "sft/sample.txt", "gate/gate_report.json"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("left behind")
+    (out / "gate/gate_report.json").write_text(report(Verdict.APPROVED).model_dump_json())
+    assert tiny(out, *DATA_ONLY, "--input", str(text)) == ClientExit.OK
+    printed = capsys.readouterr().out
+    assert "left behind" not in printed and "approved" not in printed
+
+
 def test_options_win_over_the_spec_file(out: Path, text: Path, tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text("scale: smoke\nuntil: tokenizer\nbase: {max_steps: 11, seed: 3}\n")

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,10 @@ from rich.text import Text
 
 from picochat_trainer.local_run import LocalStage, read_gate
 
-SAMPLES = {"base sample": "base/sample.txt", "SFT sample": "sft/sample.txt"}
+SAMPLES = {
+    StageName.BASE: ("base sample", "base/sample.txt"),
+    StageName.SFT: ("SFT sample", "sft/sample.txt"),
+}
 SAMPLE_CHARACTERS = 1200
 
 
@@ -52,13 +55,16 @@ def print_stages(rows: Sequence[LocalStage]) -> None:
     _console().print(table)
 
 
-def print_run(run_dir: Path) -> None:
-    """What came out: bits per byte beside the baseline, samples, the gate report."""
+def print_run(run_dir: Path, stages: Collection[StageName]) -> None:
+    """What came out of `stages`: bits per byte beside the baseline, samples, the gate report.
+
+    The folder may hold more: what an earlier call measured on other weights is not shown.
+    """
     console = _console()
-    base = _base_evidence(run_dir)
-    for title, name in SAMPLES.items():
+    base = _base_evidence(run_dir) if StageName.BASE in stages else None
+    for stage, (title, name) in SAMPLES.items():
         path = run_dir / name
-        if path.exists():
+        if stage in stages and path.exists():
             console.print()
             console.rule(title, align="left", characters="-", style="dim")
             console.print(text(path.read_text(encoding="utf-8")[:SAMPLE_CHARACTERS]))
@@ -68,7 +74,7 @@ def print_run(run_dir: Path) -> None:
             f"{base.unigram_bpb:.3f}",
             highlight=False,
         )
-    gate = read_gate(run_dir)
+    gate = read_gate(run_dir) if StageName.GATE in stages else None
     if gate is not None:
         console.print()
         console.print(gate_table(gate))
@@ -76,10 +82,10 @@ def print_run(run_dir: Path) -> None:
         if gate.blocking:
             names = ", ".join(check.id for check in gate.blocking)
             console.print(text(f"not to be released: blocked by {names}"))
-    if (run_dir / layout.SFT_CHECKPOINT).exists():
+    if StageName.SFT in stages:
         console.print()
         for label, command in (
-            ("summary", str(run_dir / layout.SUMMARY_MD)),
+            *([("summary", str(run_dir / layout.SUMMARY_MD))] if StageName.REPORT in stages else []),
             (
                 "chat",
                 f"picochat chat --checkpoint {run_dir / layout.SFT_CHECKPOINT} "

@@ -148,7 +148,7 @@ def _run(spec: RunSpec, out_dir: Path, *, strict: bool) -> int:
     if code != ClientExit.OK:
         explain_failure(rows)
         return code
-    print_run(out_dir)
+    print_run(out_dir, stages)
     # Without --strict a blocked gate is a result, not a failure: the run did what it was asked to do.
     if not strict or StageName.GATE not in stages:
         return ClientExit.OK
