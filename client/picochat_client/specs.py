@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from picochat_contract.canonical import canonical_json
 from picochat_contract.configs import CORPUS_SUFFIXES, ArtifactSource, FileSource
 from picochat_contract.errors import Code, SpecError
-from picochat_contract.spec import RunSpec, parse_mapping, parse_text
+from picochat_contract.overrides import with_setting
+from picochat_contract.spec import RunSpec, parse_mapping, read_mapping
 
 from picochat_client._transfer import Progress, file_sha256
 from picochat_client.artifacts import Artifacts
@@ -39,14 +39,30 @@ def read_spec(path: Path, settings: Sequence[str] = ()) -> LocalSpec:
         raise SpecError(
             Code.FILE_UNREADABLE, f"cannot read the run spec {str(path)!r}: {_reason(error)}", param=str(path)
         ) from error
-    spec = parse_text(text)
-    raw = yaml.safe_load(text) or {}
-    if settings:
-        for setting in settings:
-            raw = _set(raw, setting)
-        spec = parse_mapping(raw)
+    raw = read_mapping(text)
+    for setting in settings:
+        raw = with_setting(raw, setting)
+    spec = parse_mapping(raw)
     _check_json(raw)
     return LocalSpec(raw=raw, spec=spec, folder=path.parent)
+
+
+def located_files(local: LocalSpec) -> dict[str, Any]:
+    """The spec with every file path absolute, for a run on this machine; SpecError where one is missing."""
+    files, dataset = _Files(local.folder), local.spec.dataset
+    located: dict[str, Any] = {
+        name: files.located(given, f"dataset.{name}")
+        for name, given in (("chat", dataset.chat), ("eval", dataset.eval))
+        if isinstance(given, FileSource)
+    }
+    if any(isinstance(source, FileSource) for source in dataset.sources):
+        located["sources"] = [
+            files.located(source, "dataset.sources")
+            if isinstance(source, FileSource)
+            else source.model_dump(mode="json", exclude_none=True)
+            for source in dataset.sources
+        ]
+    return _with_dataset(local.raw, located)
 
 
 def prepare_spec(
@@ -67,7 +83,11 @@ def prepare_spec(
     if not rewritten:
         return dict(local.raw)
     artifacts.upload_all(files.digests, progress)
-    return {**local.raw, "dataset": {**(local.raw.get("dataset") or {}), **rewritten}}
+    return _with_dataset(local.raw, rewritten)
+
+
+def _with_dataset(raw: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {**raw, "dataset": {**(raw.get("dataset") or {}), **values}} if values else dict(raw)
 
 
 class _Files:
@@ -95,6 +115,10 @@ class _Files:
             self._artifact(file, file.relative_to(path).as_posix(), source, "dataset.sources")
             for file in sorted(found, key=lambda file: file.relative_to(path).parts)
         ]
+
+    def located(self, source: FileSource, param: str) -> dict[str, Any]:
+        found = source.model_copy(update={"path": str(self._locate(source.path, param))})
+        return found.model_dump(mode="json", exclude_none=True)
 
     def rows(self, source: FileSource, name: str) -> ArtifactSource:
         param = f"dataset.{name}"
@@ -154,31 +178,6 @@ def _check_json(raw: Mapping[str, Any]) -> None:
         raise SpecError(
             Code.INVALID_VALUE, f"the run spec holds a value that JSON cannot carry: {error}"
         ) from error
-
-
-def _set(raw: Mapping[str, Any], setting: str) -> dict[str, Any]:
-    """`raw` with one `base.max_steps=20` applied; the value is read as YAML."""
-    key, equals, value = setting.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise SpecError(
-            Code.INVALID_VALUE,
-            f"--set {setting!r}: expected key=value, such as base.max_steps=100",
-            param="set",
-        )
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise SpecError(
-            Code.NOT_YAML, f"--set {setting!r}: the value is not valid YAML", param=key
-        ) from error
-    return _with(raw, parts, parsed)
-
-
-def _with(raw: Any, parts: Sequence[str], value: Any) -> dict[str, Any]:
-    below = dict(raw) if isinstance(raw, Mapping) else {}
-    below[parts[0]] = value if len(parts) == 1 else _with(below.get(parts[0]), parts[1:], value)
-    return below
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:

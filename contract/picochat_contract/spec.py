@@ -65,6 +65,11 @@ class RunSpec(Config):
 
 def parse_text(text: str) -> RunSpec:
     """Parse YAML or JSON text into a RunSpec; raise SpecError."""
+    return parse_mapping(read_mapping(text))
+
+
+def read_mapping(text: str) -> dict[str, Any]:
+    """YAML or JSON text as the mapping that it must be; nothing in it is checked yet."""
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -81,7 +86,7 @@ def parse_text(text: str) -> RunSpec:
         raise SpecError(
             Code.NOT_YAML, f"a run spec is a mapping of keys to values; this is a {type(raw).__name__}"
         )
-    return parse_mapping(raw)
+    return raw
 
 
 def parse_mapping(raw: dict[str, Any]) -> RunSpec:

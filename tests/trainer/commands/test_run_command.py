@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 from picochat_client.program import main
-from picochat_contract.errors import SpecError
 from picochat_contract.exit_codes import ClientExit
 from picochat_contract.gate import Check, CheckStatus, GateReport, Verdict
 from picochat_trainer.commands import run
-from picochat_trainer.commands.run import parse_assignment, put
 
 DATA_ONLY = ["--until", "tokenizer", "--set", "dataset.sft_rows=32", "--set", "dataset.eval_rows=16"]
 
@@ -93,7 +91,7 @@ def test_options_win_over_the_spec_file(out: Path, text: Path, tmp_path: Path) -
         (["--set", "base.max_step=1"], "unknown_key", "did you mean 'max_steps'"),
         (["--set", "base.max_steps"], "invalid_value", "key=value"),
         (["--set", "base.max_steps.x=1", "--base-max-steps", "3"], "invalid_value", "not a section"),
-        (["--set", "base.seed=[1"], "invalid_value", "not readable"),
+        (["--set", "base.seed=[1"], "not_yaml", "not valid YAML"),
         (["--scale", "dmeo"], "invalid_value", "did you mean 'demo'"),
         (["--spec", "/no/such/file"], "file_unreadable", "/no/such/file"),
         (["--input", "/no/such/file"], "corpus_missing", "/no/such/file"),
@@ -197,19 +195,11 @@ def test_strict_counts_a_gate_without_a_report_as_blocked(out: Path, monkeypatch
     assert tiny(out, "--strict", "--gate", "none") == ClientExit.OK
 
 
-def test_an_assignment_is_read_as_yaml() -> None:
-    assert parse_assignment("base.learning_rate=1e-3") == ("base.learning_rate", "1e-3")
-    assert parse_assignment("a.b=[1, 2]") == ("a.b", [1, 2])
-    assert parse_assignment("a=") == ("a", None)
-    assert parse_assignment("a=b=c") == ("a", "b=c")
-
-
-def test_put_makes_the_sections_on_the_way() -> None:
-    values: dict[str, Any] = {"base": {"seed": 1}}
-    put(values, "base.model.n_layer", 2)
-    assert values == {"base": {"seed": 1, "model": {"n_layer": 2}}}
-    with pytest.raises(SpecError, match="seed is a value"):
-        put(values, "base.seed.x", 1)
+def test_files_of_a_spec_start_at_its_folder(out: Path, text: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("scale: smoke\nuntil: dataset\ndataset: {sources: [{type: file, path: my_text.txt}]}\n")
+    assert tiny(out, "--spec", str(spec)) == ClientExit.OK
+    assert (out / "corpus.txt").read_text() == text.read_text()
 
 
 def test_the_commands_import_no_torch() -> None:

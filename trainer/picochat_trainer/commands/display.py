@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from picochat_client.installed import typed
 from picochat_client.progress import progress_for
 from picochat_client.retry import SystemClock
 from picochat_client.tables import gate_line, gate_table, text
@@ -88,7 +89,7 @@ def print_run(run_dir: Path, stages: Collection[StageName]) -> None:
             *([("summary", str(run_dir / layout.SUMMARY_MD))] if StageName.REPORT in stages else []),
             (
                 "chat",
-                f"picochat chat --checkpoint {run_dir / layout.SFT_CHECKPOINT} "
+                f"{typed('picochat')} chat --checkpoint {run_dir / layout.SFT_CHECKPOINT} "
                 f"--tokenizer {run_dir / layout.TOKENIZER}",
             ),
         ):

@@ -1,14 +1,14 @@
 """`picochat run tiny`: all stages on this machine, in one run folder, without a server. No torch at import."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
 from picochat_client.outcome import verdict_exit
+from picochat_client.specs import located_files, read_spec
 from picochat_contract.configs import Device, GateProfile
-from picochat_contract.errors import Code, SpecError
 from picochat_contract.exit_codes import ClientExit
+from picochat_contract.overrides import with_setting, with_value
 from picochat_contract.spec import RunSpec, expand, parse_mapping
 from picochat_contract.stages import StageName
 
@@ -58,10 +58,10 @@ def tiny(
     strict: Annotated[bool, typer.Option(help="Exit 2 when the gate blocks, 3 when it warns.")] = False,
 ) -> int:
     """Run dataset, tokenizer, base, SFT, fit, eval, gate and report; finished stages are reused."""
-    values = _read_spec(spec)
+    values = located_files(read_spec(spec)) if spec else {}
     if scale is not None or "scale" not in values:
         values["scale"] = scale or ("custom" if spec else "demo")
-    values.setdefault("name", out_dir.absolute().name)
+    values = {"name": out_dir.absolute().name, **values}
     sources = [{"type": "file", "path": str(path)} for path in input or []]
     for key, value in {
         "dataset.sources": sources or None,
@@ -76,60 +76,10 @@ def tiny(
         "resources.nproc_per_node": nproc_per_node,
     }.items():
         if value is not None:
-            put(values, key, value)
-    for assignment in set or []:
-        put(values, *parse_assignment(assignment))
+            values = with_value(values, key, value)
+    for setting in set or []:
+        values = with_setting(values, setting)
     return _run(parse_mapping(values), out_dir, strict=strict)
-
-
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """`base.max_steps=100` as (key, value); the value is read as YAML."""
-    key, equals, raw = text.partition("=")
-    if not equals or not key.strip():
-        raise SpecError(
-            Code.INVALID_VALUE,
-            f"--set wants key=value, such as base.max_steps=100; got {text!r}",
-            param="set",
-        )
-    try:
-        return key.strip(), yaml.safe_load(raw)
-    except yaml.YAMLError as error:
-        raise SpecError(
-            Code.INVALID_VALUE, f"the value of --set {key} is not readable: {raw!r}", param=key
-        ) from error
-
-
-def put(values: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key in nested mappings."""
-    *path, last = key.split(".")
-    for part in path:
-        inner = values.setdefault(part, {})
-        if not isinstance(inner, dict):
-            raise SpecError(Code.INVALID_VALUE, f"{key}: {part} is a value, not a section", param=key)
-        values = inner
-    values[last] = value
-
-
-def _read_spec(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(
-            Code.FILE_UNREADABLE, f"cannot read the run spec {path}: {error}", param=str(path)
-        ) from error
-    except yaml.YAMLError as error:
-        raise SpecError(
-            Code.NOT_YAML, f"{path} is not valid YAML or JSON: {error}", param=str(path)
-        ) from error
-    if raw is not None and not isinstance(raw, dict):
-        raise SpecError(
-            Code.NOT_YAML,
-            f"{path} is no mapping of keys to values but a {type(raw).__name__}",
-            param=str(path),
-        )
-    return raw or {}
 
 
 def _run(spec: RunSpec, out_dir: Path, *, strict: bool) -> int:

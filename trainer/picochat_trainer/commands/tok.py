@@ -33,9 +33,9 @@ def tok() -> None:
 def train(
     input: Annotated[Path, typer.Option(help="UTF-8 text, such as corpus.txt.")],
     out: Annotated[Path, typer.Option(help="tokenizer.json to write; tokenizer_config.json goes beside it.")],
-    type: Annotated[TokenizerType, typer.Option(help="hf_bpe is another name of bpe.")] = TokenizerType.BPE,
+    type: Annotated[TokenizerType, typer.Option(help="hf_bpe is another name of bpe.")] = TokenizerType.CHAR,
     vocab_size: Annotated[int, typer.Option(help="Target size with special tokens; bpe only.")] = 1024,
-    min_freq: Annotated[int, typer.Option(help="Least count of a pair (bpe) or of a character (char).")] = 2,
+    min_freq: Annotated[int, typer.Option(help="Least count of a pair (bpe) or of a character (char).")] = 1,
 ) -> None:
     """Train a tokenizer and show what it makes of a sentence."""
     config = validated(TokenizerConfig, {"type": type.value, "vocab_size": vocab_size, "min_freq": min_freq})
