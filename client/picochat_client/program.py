@@ -4,6 +4,7 @@ The group `picochat.commands` in pyproject.toml names them; each is a `typer.Typ
 imported, so `picochat --help` is quick and works without torch and without the server's packages.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -86,6 +87,16 @@ def program(
 
 def main(argv: Sequence[str] | None = None) -> int:
     return run_command(typer.main.get_command(app), argv, prog_name=PROGRAM)
+
+
+def server() -> int:
+    """`picochat-server` is `picochat server`."""
+    return main(["server", *sys.argv[1:]])
+
+
+def worker() -> int:
+    """`picochat-worker` is `picochat worker`."""
+    return main(["worker", *sys.argv[1:]])
 
 
 def _entry_points() -> dict[str, EntryPoint]:

@@ -165,10 +165,6 @@ def openapi() -> None:
         typer.echo(json.dumps(openapi_of(settings), indent=2, sort_keys=True, ensure_ascii=False))
 
 
-def main() -> None:
-    app()
-
-
 def openapi_of(settings: Settings) -> dict[str, Any]:
     control_plane = create_app(settings)
     try:
@@ -235,4 +231,4 @@ def _shown(url: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    app()

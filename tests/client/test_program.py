@@ -73,6 +73,17 @@ def test_a_command_whose_package_is_missing_says_what_to_install(
     assert "error [not_installed]: picochat good lacks" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["server", "worker"])
+def test_the_programs_of_other_packages_say_what_they_lack(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the thin install `picochat-server` is there, but not what it imports."""
+    monkeypatch.setattr(program, "_is_installed", lambda summary: False)
+    monkeypatch.setattr("sys.argv", [f"picochat-{name}"])
+    assert getattr(program, name)() == 64
+    assert f'pip install "picochat[{name}]"' in capsys.readouterr().err
+
+
 def test_a_package_that_only_the_import_misses_is_named_too(
     commands: object, capsys: pytest.CaptureFixture[str]
 ) -> None:

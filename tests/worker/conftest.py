@@ -22,7 +22,7 @@ from picochat_worker.supervisor import Attempt as WorkerAttempt
 from .fake_server import KEY, Attempt, FakeServer
 
 FAKE_STAGE = Path(__file__).with_name("fake_stage.py")
-WORKER_PROGRAM = "from picochat_worker.commands import main; main()"
+WORKER_PROGRAM = "from picochat_worker.commands import app; app()"
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 20) -> Any:

@@ -77,10 +77,6 @@ def run_worker(settings: WorkerSettings, *, once: bool = False) -> int:
         return EXIT_REFUSED
 
 
-def main() -> None:
-    app()
-
-
 def _settings(given: dict[str, Any]) -> WorkerSettings:
     try:
         return WorkerSettings(**given)
