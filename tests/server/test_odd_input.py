@@ -12,7 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from support.hand import Hand, submit
+from support.hand import Hand, problem, submit
 
 V1 = "/api/v1"
 ODD = ["\0", "run_\0", "a\nb", "run_0123456789abcdefgh\n", "\u00e9", "'", "x" * 3000]
@@ -158,5 +158,5 @@ def test_numbers_that_are_none_do_not_reach_a_run(client: TestClient, worker: Te
         "manifest": hand.manifest({}, loss=float("nan"), val_bpb=2.5),
     }
     answer = post(worker, f"{V1}/worker/attempts/{hand.claim['attempt']}/finish", body)
-    assert answer.status_code == 204, answer.text
-    assert client.get(f"{V1}/runs/{run}").json()["metrics"] == {"val_bpb": 2.5}
+    assert "manifest.metrics.loss" in problem(answer, 422, "invalid_request")["detail"]
+    assert client.get(f"{V1}/runs/{run}").json()["metrics"] == {}
