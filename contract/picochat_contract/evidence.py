@@ -82,10 +82,21 @@ class SftEvidence(Evidence):
 class FitEvidence(Evidence):
     """`sft_fit/` and `sft_fit_heldout/sft_fit_report.json`."""
 
+    rows: Literal["train", "heldout"]
+    """Which SFT rows were asked: a report about trained rows is no evidence about held-out ones."""
+
     subject: str
     overall: Score
     groups: dict[str, Score]
     """By skill group: identity, refusal, choice, math, spelling."""
+
+
+class TrainFitEvidence(FitEvidence):
+    rows: Literal["train"]
+
+
+class HeldoutFitEvidence(FitEvidence):
+    rows: Literal["heldout"]
 
 
 class EvalEvidence(Evidence):
@@ -149,7 +160,7 @@ EVIDENCE_MODELS: dict[str, type[Evidence]] = {
     "honesty": HonestyEvidence,
     "base": BaseEvidence,
     "sft": SftEvidence,
-    "sft_fit": FitEvidence,
-    "sft_fit_heldout": FitEvidence,
+    "sft_fit": TrainFitEvidence,
+    "sft_fit_heldout": HeldoutFitEvidence,
     "eval": EvalEvidence,
 }

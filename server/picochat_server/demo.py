@@ -26,9 +26,10 @@ READY_SECONDS = 60
 STOP_SECONDS = 90
 FINISHED = frozenset({ClientExit.OK, ClientExit.GATE_BLOCKED, ClientExit.GATE_WARN})
 BLOCKED = """\
-The gate blocked this model, and that is the honest answer: a small model, trained briefly on one small corpus,
-knows little. The table above names each check that blocks and what would fix it. The demo itself did what it
-should: every stage ran, every file is stored, and the verdict rests on their digests."""
+The gate blocked this model, and that is the honest answer: a small model,
+trained briefly on one small corpus, knows little. The table above names each
+check that blocks and what would fix it. The demo itself did what it should:
+every stage ran, every file is stored, the verdict rests on their digests."""
 app = typer.Typer(add_completion=False)
 
 
@@ -89,8 +90,8 @@ def _say_what_it_means(code: int) -> None:
         typer.echo(f"\n{BLOCKED}")
     if code in FINISHED:
         typer.echo(
-            f"\nThe page above answers while the control plane runs: `{typed('picochat')} up` starts it again, with this\n"
-            "run in it (on port 7460 unless you choose another)."
+            "\nThe page above answers while the control plane runs. To start it again,\n"
+            f"with this run in it (on port 7460): {typed('picochat')} up"
         )
 
 

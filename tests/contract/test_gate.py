@@ -64,8 +64,8 @@ def good_reports() -> Reports:
             "num_val_rows": 100,
             "num_nonfinite_steps": 0,
         },
-        "sft_fit": copy.deepcopy(fit),
-        "sft_fit_heldout": copy.deepcopy(fit),
+        "sft_fit": {**copy.deepcopy(fit), "rows": "train"},
+        "sft_fit_heldout": {**copy.deepcopy(fit), "rows": "heldout"},
         "eval": {
             "subject": SUBJECT,
             "overall": score(475, 500),
@@ -318,6 +318,13 @@ def test_too_few_examples_block_whatever_the_rate(path: tuple[str, ...], check_i
     report = decide_on(reports, "skill_release")
     assert [check.id for check in report.blocking] == [check_id]
     assert report.blocking[0].measured is None
+
+
+def test_scores_of_trained_rows_are_no_evidence_about_held_out_ones() -> None:
+    reports = good_reports()
+    reports["sft_fit_heldout"] = copy.deepcopy(reports["sft_fit"])
+    report = decide_on(reports, "first_release")
+    assert [check.id for check in report.blocking] == ["evidence_sft_fit_heldout"]
 
 
 def test_too_few_examples_of_a_warning_rule_warn() -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI
 from picochat_contract import layout
@@ -117,8 +117,8 @@ def approved_files() -> dict[str, bytes]:
             num_val_rows=40,
             num_nonfinite_steps=0,
         ),
-        layout.FIT_REPORT: fit_report(subject, 0.9),
-        layout.FIT_HELDOUT_REPORT: fit_report(subject, 0.8),
+        layout.FIT_REPORT: fit_report(subject, "train", 0.9),
+        layout.FIT_HELDOUT_REPORT: fit_report(subject, "heldout", 0.8),
         layout.EVAL_REPORT: eval_report(subject),
     }
     return files | {path: as_json(report) for path, report in reports.items()}
@@ -151,8 +151,8 @@ def base_report(base_subject: str) -> BaseEvidence:
     )
 
 
-def fit_report(subject: str, rate: float) -> FitEvidence:
-    return FitEvidence(subject=subject, overall=score(100, round(100 * rate)), groups={})
+def fit_report(subject: str, rows: Literal["train", "heldout"], rate: float) -> FitEvidence:
+    return FitEvidence(rows=rows, subject=subject, overall=score(100, round(100 * rate)), groups={})
 
 
 def eval_report(subject: str) -> EvalEvidence:

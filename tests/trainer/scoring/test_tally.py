@@ -108,7 +108,7 @@ def test_reports_are_evidence_and_strict_json() -> None:
     report = json.loads(json.dumps(report_json(evidence, judgements, {"seed": 1}), allow_nan=False))
     assert EvalEvidence.model_validate(report) == evidence
     assert len(report["examples"]) == 2
-    fit = fit_evidence(judgements, "subject")
+    fit = fit_evidence(judgements, "subject", "train")
     assert FitEvidence.model_validate(report_json(fit, judgements, {})) == fit
 
 

@@ -5,7 +5,7 @@ A set with no members has `num_examples` 0 and the interval (0, 1): not measured
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from picochat_contract.evidence import EvalEvidence, FitEvidence, Score, above_chance
 from picochat_contract.stats import wilson_interval
@@ -32,8 +32,11 @@ def scores_by(judgements: Sequence[Judgement], label: Callable[[Judgement], str 
     return {name: score_of(sets[name]) for name in sorted(sets)}
 
 
-def fit_evidence(judgements: Sequence[Judgement], subject: str) -> FitEvidence:
+def fit_evidence(
+    judgements: Sequence[Judgement], subject: str, rows: Literal["train", "heldout"]
+) -> FitEvidence:
     return FitEvidence(
+        rows=rows,
         subject=subject,
         overall=score_of(j.passed for j in judgements),
         groups=scores_by(judgements, lambda j: j.skill),

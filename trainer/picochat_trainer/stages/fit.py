@@ -7,6 +7,7 @@ Which row is which comes from the line numbers in sft/sft_report.json.
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final, Literal
 
 from picochat_contract import layout
 from picochat_contract.configs import FitConfig
@@ -21,6 +22,11 @@ from picochat_trainer.scoring.session import Session
 from picochat_trainer.scoring.tally import fit_evidence
 from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tuning.rows import ChatRow, EvalItem, read_chat
+
+ROWS_OF: Final[dict[str, Literal["train", "heldout"]]] = {
+    layout.FIT_REPORT: "train",
+    layout.FIT_HELDOUT_REPORT: "heldout",
+}
 
 
 def run(context: StageContext, config: FitConfig) -> dict[str, float]:
@@ -97,7 +103,7 @@ def _score(
     judgements = session.run(
         items, on_done=lambda done: context.events.progress(done_before + done, total, "rows", title)
     )
-    evidence = fit_evidence(judgements, subject)
+    evidence = fit_evidence(judgements, subject, ROWS_OF[report_name])
     write_json(context.output(report_name), report_json(evidence, judgements, config.model_dump(mode="json")))
     scores = {"all rows": evidence.overall, **evidence.groups}
     markdown_name = report_name.rsplit("/", 1)[0] + "/report.md"
