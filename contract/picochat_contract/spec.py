@@ -63,11 +63,6 @@ class RunSpec(Config):
         return self
 
 
-def parse_text(text: str) -> RunSpec:
-    """Parse YAML or JSON text into a RunSpec; raise SpecError."""
-    return parse_mapping(read_mapping(text))
-
-
 def read_mapping(text: str) -> dict[str, Any]:
     """YAML or JSON text as the mapping that it must be; nothing in it is checked yet."""
     try:

@@ -13,7 +13,7 @@ from picochat_contract.spec import (
     expand,
     json_schema,
     parse_mapping,
-    parse_text,
+    read_mapping,
     stage_needs,
 )
 from picochat_contract.stages import STAGES, StageName, reads
@@ -51,17 +51,19 @@ from picochat_contract.stages import STAGES, StageName, reads
 )
 def test_a_wrong_spec_has_its_own_code_and_says_what_to_do(text: str, code: Code, words: str) -> None:
     with pytest.raises(SpecError) as caught:
-        parse_text(text)
+        parse_mapping(read_mapping(text))
     assert caught.value.code is code
     assert words in caught.value.message
 
 
 def test_an_empty_spec_is_all_defaults() -> None:
-    assert parse_text("") == RunSpec()
+    assert parse_mapping(read_mapping("")) == RunSpec()
 
 
 def test_json_is_read_like_yaml() -> None:
-    assert parse_text(json.dumps({"name": "x", "until": "base"})) == parse_text("name: x\nuntil: base")
+    assert parse_mapping(read_mapping(json.dumps({"name": "x", "until": "base"}))) == parse_mapping(
+        read_mapping("name: x\nuntil: base")
+    )
 
 
 @pytest.mark.parametrize("scale", SCALES)

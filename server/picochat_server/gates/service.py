@@ -86,13 +86,6 @@ def gate_out(session: Session, project_id: str, run_id: str) -> GateOut:
     )
 
 
-def verify_row(
-    session: Session, store: LocalStore, settings: Settings, row: GateReportRow, *, reads_bytes: bool = True
-) -> bool:
-    """True while the verdict of `row` applies; see `why_lapsed`."""
-    return why_lapsed(session, store, settings, row, reads_bytes=reads_bytes) is None
-
-
 def why_lapsed(
     session: Session, store: LocalStore, settings: Settings, row: GateReportRow, *, reads_bytes: bool = True
 ) -> str | None:

@@ -50,7 +50,7 @@ def released(session: Session, project_id: str, name_or_run: str) -> Release | N
     """The release that a run id or the newest version of a name stands for.
 
     None also where policy or checkpoint were recorded anew since. Signature and bytes are checked by
-    `gates.service.verify_row`, which a server of models calls when it loads one.
+    `gates.service.why_lapsed`, which a server of models calls when it loads one.
     """
     row = repository.newest_of_run(session, project_id, name_or_run)
     row = row or repository.newest(session, project_id, name_or_run)
