@@ -15,6 +15,7 @@ from picochat_contract import __version__
 from picochat_contract.api import SCOPES
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.events import EventType
+from picochat_contract.spec import json_schema
 from picochat_contract.stages import StageName
 from picochat_contract.states import RUN_FINAL, RunState
 from rich.console import Console
@@ -204,6 +205,12 @@ def checkpoint(context: typer.Context, run: RunId, as_json: AsJson = False) -> N
         print_json(found)
     else:
         print(f"run {run} writes a checkpoint at its worker's next heartbeat")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a run spec, for editors. Needs no server."""
+    print(json.dumps(json_schema(), indent=2))
 
 
 @app.command()

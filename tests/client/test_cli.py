@@ -204,6 +204,14 @@ def test_cancel_exits_0_once_the_run_is_cancelled(cli: Cli, server: FakeServer) 
     assert cli("cancel", "run_1", "--wait")[:2] == (0, "run run_1 cancelled\n")
 
 
+def test_schema_is_printed_without_a_server(cli: Cli) -> None:
+    code, out, _ = cli("schema")
+    found = json.loads(out)
+    assert code == 0
+    assert found["additionalProperties"] is False
+    assert {"dataset", "base", "sft", "gate"} <= found["properties"].keys()
+
+
 def test_checkpoint_asks_the_server(cli: Cli, server: FakeServer) -> None:
     server.add_run()
     assert cli("checkpoint", "run_1")[0] == 0
