@@ -136,9 +136,9 @@ def check_uploadable(spec: RunSpec) -> None:
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a run spec, for editors."""
     return {
+        **RunSpec.model_json_schema(),
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "picochat run spec",
-        **RunSpec.model_json_schema(),
     }
 
 

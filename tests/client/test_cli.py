@@ -208,7 +208,7 @@ def test_schema_is_printed_without_a_server(cli: Cli) -> None:
     code, out, _ = cli("schema")
     found = json.loads(out)
     assert code == 0
-    assert found["additionalProperties"] is False
+    assert (found["title"], found["additionalProperties"]) == ("picochat run spec", False)
     assert {"dataset", "base", "sft", "gate"} <= found["properties"].keys()
 
 
