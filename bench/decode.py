@@ -15,7 +15,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 
 import torch
-from picochat_contract.configs import TokenizerConfig
+from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.spec import parse_mapping
 from picochat_trainer.inference.engine import Engine
 from picochat_trainer.inference.sampling import SamplingParams

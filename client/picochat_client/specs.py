@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from picochat_contract.canonical import canonical_json
-from picochat_contract.configs import CORPUS_SUFFIXES, ArtifactSource, FileSource
+from picochat_contract.data_configs import CORPUS_SUFFIXES, ArtifactSource, FileSource
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.overrides import with_setting
 from picochat_contract.spec import RunSpec, parse_mapping, read_mapping

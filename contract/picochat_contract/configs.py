@@ -1,89 +1,19 @@
-"""One config model per stage. Frozen, keyword-only, unknown keys refused, shapes checked on construction.
+"""Config models of the stages that train and judge. Frozen, keyword-only, unknown keys refused, shapes checked on construction.
 
 Lengths are tokens, sizes are rows unless the name says otherwise; learning rates are per optimizer step.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from picochat_contract.canonical import SHA256_HEX
+from picochat_contract.config_base import Config, Seed, Steps
+from picochat_contract.data_configs import DatasetConfig, HonestyConfig, TokenizerConfig
 from picochat_contract.errors import Code, SpecError
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bf16"]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Steps = Annotated[int, Field(ge=1, lt=2**31)]
 GateProfile = Literal["none", "research", "first_release", "skill_release"]
-
-CORPUS_SUFFIXES = (".txt", ".text", ".md", ".py", ".jsonl", ".csv")
-"""Files that a folder source means; anything else in the folder is left out."""
-
-
-class Config(BaseModel):
-    """Base of all configs: immutable and strict about names."""
-
-    model_config = ConfigDict(
-        # JSON, and so a fingerprint, has no Infinity and no NaN.
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-    )
-
-
-class PydocSource(Config):
-    """Python's own reference manual, which every CPython carries: 79 documents, about 0.5 MB."""
-
-    type: Literal["pydoc"] = "pydoc"
-
-
-class FileSource(Config):
-    """A file or folder on the machine that reads it; `picochat-client submit` uploads it instead."""
-
-    type: Literal["file"]
-    path: str = Field(min_length=1)
-    label: str | None = None
-
-
-class ArtifactSource(Config):
-    """A file that was uploaded before, by content digest."""
-
-    type: Literal["artifact"]
-    digest: str = Field(pattern=SHA256_HEX.pattern)
-    """sha256 of the file, 64 hexadecimal digits."""
-    name: str = Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
-    """File name with its extension, which says how it is read."""
-    label: str | None = None
-
-
-Source = Annotated[PydocSource | FileSource | ArtifactSource, Field(discriminator="type")]
-FileRef = Annotated[FileSource | ArtifactSource, Field(discriminator="type")]
-
-
-class DatasetConfig(Config):
-    sources: tuple[Source, ...] = Field(default=(PydocSource(),), min_length=1)
-    """Where the corpus comes from, in order."""
-    min_score: float = Field(default=0, ge=0, le=100)
-    """Documents whose quality score (0-100) is lower are dropped and listed."""
-    chat: FileRef | None = None
-    """Chat JSONL for SFT; without it release-skill rows are generated."""
-    eval: FileRef | None = None
-    """Eval JSONL; without it release-skill items are generated, disjoint from the SFT rows."""
-    sft_rows: int = Field(default=600, ge=32, le=200_000)
-    """Generated SFT rows (only where `chat` is not given)."""
-    eval_rows: int = Field(default=150, ge=16, le=20_000)
-    """Generated eval items (only where `eval` is not given)."""
-    answer_style: Literal["direct", "scratchpad"] = "direct"
-    seed: Seed = 42
-
-
-class TokenizerConfig(Config):
-    type: Literal["char", "byte", "bpe", "hf_bpe"] = "bpe"
-    """`hf_bpe` is another name of `bpe`."""
-    vocab_size: int = Field(default=1024, ge=300, le=262_144)
-    """Target size with special tokens (bpe only)."""
-    min_freq: int = Field(default=2, ge=1)
 
 
 class ModelConfig(Config):
@@ -184,8 +114,14 @@ class BaseConfig(OptimConfig):
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
     split_mode: Literal["document", "window"] = "document"
     """How validation text is held out; `window` lets it share documents with training and says so."""
+    dataset_mode: Literal["memory", "sharded", "packed"] = "memory"
+    """How the token store is read: windows of one array in memory, windows of memory-mapped shards, or rows packed
+    best-fit that each begin with a document. All three hold whole documents out."""
     canary_count: int = Field(default=1, ge=0, le=1000)
-    """Secret lines put into the training text only, to measure memorization."""
+    """Secrets per entry of `canary_repeats`, put into the training text only, to measure memorization."""
+    canary_repeats: tuple[int, ...] = (1, 4, 16, 64)
+    """How often each secret is inserted. Entries are left out, from the largest, where all canaries together would
+    be more than 0.5 % of the training tokens; the first always stays."""
     sample_tokens: int = Field(default=120, ge=0)
     sample_prompt: str = "The "
 
@@ -231,3 +167,38 @@ class Resources(Config):
     """torchrun processes for base and sft: one per GPU."""
     num_threads: int | None = Field(default=None, ge=1)
     """CPU threads per process; None means all cores shared evenly."""
+
+
+class RunPlan(Config):
+    """The rest of the run as preflight sees it; filled in from the run spec."""
+
+    scale: str
+    dataset: DatasetConfig
+    tokenizer: TokenizerConfig
+    base: BaseConfig
+    sft: SftConfig
+    gate: GateConfig
+    resources: Resources
+    stages: tuple[str, ...]
+    """Names of the stages that will run."""
+
+
+class PreflightConfig(Config):
+    """What stops a run before anything is paid for, and who may let it pass."""
+
+    target_param_data_ratio: float = Field(default=20.0, gt=0)
+    """Training tokens per parameter that the run should have."""
+    max_hours: float | None = Field(default=None, gt=0)
+    """Block a run that is estimated to take longer; None means no limit."""
+    allow_leaky_eval: bool = False
+    """Go on although an eval prompt is in the training data. The release gate still blocks."""
+    allow_unsafe_long_run: bool = False
+    """Go on although a check of the plan or of the corpus blocks a long run."""
+    allow_default_tuning_data: bool = False
+    """Go on with the generated SFT and eval rows although the corpus is an own one."""
+    plan: RunPlan | None = None
+    """Filled in by `expand()`; not for a spec."""
+
+
+class AuditConfig(HonestyConfig):
+    """Compares the eval with what was really trained on, and what was generated with all of it."""

@@ -27,6 +27,10 @@ class Code(StrEnum):
     CHECKPOINT_CORRUPT = "checkpoint_corrupt"
     FINGERPRINT_MISMATCH = "fingerprint_mismatch"
     DEVICE_UNAVAILABLE = "device_unavailable"
+    MISSING_DEPENDENCY = (
+        "missing_dependency"  # a file kind whose reader is not installed; the message names the extra
+    )
+    EXISTS = "exists"  # an output is there already and --force was not given
     INPUT_CHANGED = "input_changed"  # an input's sha256 is not the recorded one
     # HTTP
     UNAUTHENTICATED = "unauthenticated"

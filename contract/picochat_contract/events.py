@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from picochat_contract.configs import Config
+from picochat_contract.config_base import Config
 
 
 class EventType(StrEnum):

@@ -13,7 +13,7 @@ class StageExit(IntEnum):
 class ClientExit(IntEnum):
     OK = 0  # approved, or finished where no gate was asked for
     RUN_FAILED = 1
-    GATE_BLOCKED = 2
+    GATE_BLOCKED = 2  # by the release gate, or by preflight before it
     GATE_WARN = 3  # only with --strict
     LOST = 4  # attempts ran out: the workers died
     CANCELLED = 5

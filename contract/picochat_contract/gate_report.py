@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from picochat_contract.configs import Config
+from picochat_contract.config_base import Config
 
 
 class Verdict(StrEnum):

@@ -1,7 +1,9 @@
 """Names of the files in a run folder. A laptop's run folder and a cluster's look the same.
 
-corpus.txt corpus_manifest.json corpus_report.md chat_benchmark.jsonl eval_benchmark.jsonl
-honesty/honesty_report.json tokenizer.json tokenizer_config.json
+corpus/part-00000.parquet corpus/dropped.parquet corpus.txt corpus_manifest.json corpus_report.md
+chat_benchmark.jsonl eval_benchmark.jsonl preferences.jsonl external/<name>.jsonl
+honesty/{honesty_report,audit_report}.{json,md} preflight.{json,md}
+tokenizer.json tokenizer_config.json tokens/{token_shards_manifest.json,tokens-000000.bin,...}
 base/  sft/  sft_fit/  sft_fit_heldout/  eval/  gate/  summary.json summary.md
 stages/<stage>/{stage.json,events.jsonl,manifest.json,error.json,log.txt}
 """
@@ -12,12 +14,23 @@ from pathlib import PurePosixPath
 
 from picochat_contract.errors import Code, ContractError
 
-CORPUS = "corpus.txt"
+CORPUS_DIR = "corpus"  # Parquet shards of documents
+CORPUS = "corpus.txt"  # beside the shards while it is small
+DROPPED = "corpus/dropped.parquet"
 CORPUS_MANIFEST = "corpus_manifest.json"
 CORPUS_REPORT = "corpus_report.md"
 CHAT = "chat_benchmark.jsonl"
 EVAL = "eval_benchmark.jsonl"
+PREFERENCES = "preferences.jsonl"
+EXTERNAL_DIR = "external"  # one <name>.jsonl per external benchmark, in the eval format
 HONESTY = "honesty/honesty_report.json"
+HONESTY_MD = "honesty/report.md"
+AUDIT = "honesty/audit_report.json"
+AUDIT_MD = "honesty/audit_report.md"
+PREFLIGHT = "preflight.json"
+PREFLIGHT_MD = "preflight.md"
+TOKENS_DIR = "tokens"
+TOKEN_MANIFEST = "tokens/token_shards_manifest.json"  # noqa: S105 - tokens of text
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 BASE_DIR = "base"
@@ -50,6 +63,8 @@ class Kind(StrEnum):
 
 EVIDENCE_PATHS: dict[str, str] = {
     "honesty": HONESTY,
+    "preflight": PREFLIGHT,
+    "audit": AUDIT,
     "base": BASE_REPORT,
     "sft": SFT_REPORT,
     "sft_fit": FIT_REPORT,
@@ -57,6 +72,7 @@ EVIDENCE_PATHS: dict[str, str] = {
     "eval": EVAL_REPORT,
 }
 
+DATA_DIRS = (CORPUS_DIR, EXTERNAL_DIR, TOKENS_DIR)
 _SEGMENT = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")
 MAX_PATH = 512
 
@@ -83,7 +99,7 @@ def kind_of(path: str) -> Kind:
         return Kind.CHECKPOINT
     if path in (TOKENIZER, TOKENIZER_CONFIG):
         return Kind.TOKENIZER
-    if path in (CORPUS, CORPUS_MANIFEST, CHAT, EVAL):
+    if path in (CORPUS, CORPUS_MANIFEST, CHAT, EVAL, PREFERENCES) or pure.parts[0] in DATA_DIRS:
         return Kind.DATA
     if pure.name in ("log.txt", "events.jsonl"):
         return Kind.LOG

@@ -6,7 +6,8 @@ from typing import Any
 from pydantic import Field
 
 from picochat_contract.canonical import SHA256_HEX, digest_of
-from picochat_contract.configs import Config, Resources
+from picochat_contract.config_base import Config
+from picochat_contract.configs import Resources
 from picochat_contract.layout import Kind
 from picochat_contract.stages import STAGES, StageName
 from picochat_contract.version import STAGE_CODE, __version__

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from picochat_contract.canonical import digest_of
-from picochat_contract.configs import Config
+from picochat_contract.config_base import Config
 from picochat_contract.errors import Code, SpecError
 
 SKILL_GROUPS = ("identity", "refusal", "choice", "math", "spelling")

@@ -9,19 +9,20 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from picochat_contract.config_base import Config
 from picochat_contract.configs import (
+    AuditConfig,
     BaseConfig,
-    Config,
-    DatasetConfig,
     EvalConfig,
-    FileSource,
     FitConfig,
     GateConfig,
+    PreflightConfig,
     ReportConfig,
     Resources,
+    RunPlan,
     SftConfig,
-    TokenizerConfig,
 )
+from picochat_contract.data_configs import DatasetConfig, FileSource, HonestyConfig, TokenizerConfig
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.scales import SCALES
 from picochat_contract.stages import STAGES, StageName
@@ -31,18 +32,21 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
 
 
 class RunSpec(Config):
-    """One run: dataset, tokenizer, base, sft, fit, eval, gate, report, and what they run on."""
+    """One run: a section for each stage, and what they run on."""
 
     name: str = Field(default="run", pattern=NAME_PATTERN)
     """Display name: letters, digits, '.', '_', '-'."""
     scale: str = "custom"
     """A preset (see `picochat_contract.scales`); values given below win over it."""
     dataset: DatasetConfig = DatasetConfig()
+    honesty: HonestyConfig = HonestyConfig()
+    preflight: PreflightConfig = PreflightConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     base: BaseConfig = BaseConfig()
     sft: SftConfig = SftConfig()
     fit: FitConfig = FitConfig()
     eval: EvalConfig = EvalConfig()
+    audit: AuditConfig = AuditConfig()
     gate: GateConfig = GateConfig()
     report: ReportConfig = ReportConfig()
     resources: Resources = Resources()
@@ -50,6 +54,16 @@ class RunSpec(Config):
     """Last stage to run; the stages that it does not need are left out."""
     max_attempts: int = Field(default=3, ge=1, le=20)
     """Tries per stage where the cause is the machine's, not the data's."""
+
+    @model_validator(mode="after")
+    def _plan_is_ours(self) -> "RunSpec":
+        if self.preflight.plan is not None:
+            raise SpecError(
+                Code.INVALID_VALUE,
+                "preflight.plan is filled in from the rest of the spec; leave it out",
+                param="preflight.plan",
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_the_gate_that_it_ends_with(self) -> "RunSpec":
@@ -111,7 +125,20 @@ def expand(spec: RunSpec) -> dict[StageName, Config]:
     wanted = _closure(spec.until)
     if spec.gate.profile == "none":
         wanted -= {StageName.GATE, StageName.REPORT} - {spec.until}
-    return {name: getattr(spec, name.value) for name in STAGES if name in wanted}
+    configs: dict[StageName, Config] = {name: getattr(spec, name.value) for name in STAGES if name in wanted}
+    if StageName.PREFLIGHT in configs:
+        plan = RunPlan(
+            scale=spec.scale,
+            dataset=spec.dataset,
+            tokenizer=spec.tokenizer,
+            base=spec.base,
+            sft=spec.sft,
+            gate=spec.gate,
+            resources=spec.resources,
+            stages=tuple(name.value for name in configs),
+        )
+        configs[StageName.PREFLIGHT] = spec.preflight.model_copy(update={"plan": plan})
+    return configs
 
 
 def stage_needs(spec: RunSpec, stage: StageName) -> tuple[StageName, ...]:
@@ -122,7 +149,8 @@ def stage_needs(spec: RunSpec, stage: StageName) -> tuple[StageName, ...]:
 
 def check_uploadable(spec: RunSpec) -> None:
     """Refuse file paths in a spec that came over HTTP: a server never opens a path that a client names."""
-    sources = [*spec.dataset.sources, spec.dataset.chat, spec.dataset.eval]
+    dataset = spec.dataset
+    sources = [*dataset.sources, dataset.chat, dataset.eval, dataset.preferences, *dataset.external.values()]
     for source in sources:
         if isinstance(source, FileSource):
             raise SpecError(

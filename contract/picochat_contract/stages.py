@@ -1,32 +1,36 @@
 """The pipeline as a graph: which stage needs which files of which stage.
 
-dataset -> tokenizer -> base -> sft -> fit, eval -> gate -> report
+dataset -> honesty -> preflight -> tokenizer -> base -> sft -> fit, eval -> audit -> gate -> report
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 from picochat_contract import layout
+from picochat_contract.config_base import Config
 from picochat_contract.configs import (
+    AuditConfig,
     BaseConfig,
-    Config,
-    DatasetConfig,
     EvalConfig,
     FitConfig,
     GateConfig,
+    PreflightConfig,
     ReportConfig,
     SftConfig,
-    TokenizerConfig,
 )
+from picochat_contract.data_configs import DatasetConfig, HonestyConfig, TokenizerConfig
 
 
 class StageName(StrEnum):
     DATASET = "dataset"
+    HONESTY = "honesty"  # data against data, before anything is trained
+    PREFLIGHT = "preflight"
     TOKENIZER = "tokenizer"
     BASE = "base"
     SFT = "sft"
     FIT = "fit"
     EVAL = "eval"
+    AUDIT = "audit"  # eval against what was really trained on, generated text against all of it
     GATE = "gate"
     REPORT = "report"
 
@@ -46,18 +50,42 @@ class StageDefinition:
 
 
 N = StageName  # short for the table below
+DATA = (
+    layout.CORPUS_MANIFEST,
+    layout.CORPUS_DIR + "/",
+    layout.CHAT,
+    layout.EVAL,
+    layout.PREFERENCES,
+    layout.EXTERNAL_DIR + "/",
+)
+"""Everything that a dataset stage makes for others to read."""
 STAGES: dict[StageName, StageDefinition] = {
     stage.name: stage
     for stage in (
         StageDefinition(name=N.DATASET, config=DatasetConfig, needs=(), inputs=()),
+        StageDefinition(name=N.HONESTY, config=HonestyConfig, needs=(N.DATASET,), inputs=DATA),
         StageDefinition(
-            name=N.TOKENIZER, config=TokenizerConfig, needs=(N.DATASET,), inputs=(layout.CORPUS,)
+            name=N.PREFLIGHT,
+            config=PreflightConfig,
+            needs=(N.DATASET, N.HONESTY),
+            inputs=(layout.CORPUS_MANIFEST, layout.CHAT, layout.EVAL, layout.PREFERENCES, layout.HONESTY),
+        ),
+        StageDefinition(
+            name=N.TOKENIZER,
+            config=TokenizerConfig,
+            needs=(N.DATASET, N.PREFLIGHT),
+            inputs=(layout.CORPUS_MANIFEST, layout.CORPUS_DIR + "/"),
         ),
         StageDefinition(
             name=N.BASE,
             config=BaseConfig,
             needs=(N.DATASET, N.TOKENIZER),
-            inputs=(layout.CORPUS, layout.CORPUS_MANIFEST, layout.TOKENIZER, layout.TOKENIZER_CONFIG),
+            inputs=(
+                layout.CORPUS_MANIFEST,
+                layout.TOKENIZER,
+                layout.TOKENIZER_CONFIG,
+                layout.TOKENS_DIR + "/",
+            ),
             uses_torch=True,
             distributed=True,
         ),
@@ -85,10 +113,12 @@ STAGES: dict[StageName, StageDefinition] = {
         StageDefinition(
             name=N.EVAL,
             config=EvalConfig,
-            needs=(N.DATASET, N.TOKENIZER, N.SFT),
+            needs=(N.DATASET, N.HONESTY, N.TOKENIZER, N.SFT),
             inputs=(
                 layout.EVAL,
-                layout.CORPUS,
+                layout.CORPUS_MANIFEST,
+                layout.CORPUS_DIR + "/",
+                layout.HONESTY,
                 layout.TOKENIZER,
                 layout.TOKENIZER_CONFIG,
                 layout.SFT_CHECKPOINT + "/",
@@ -96,12 +126,25 @@ STAGES: dict[StageName, StageDefinition] = {
             uses_torch=True,
         ),
         StageDefinition(
+            name=N.AUDIT,
+            config=AuditConfig,
+            needs=(N.DATASET, N.BASE, N.SFT, N.EVAL),
+            inputs=(
+                *DATA,
+                layout.BASE_REPORT,
+                "base/sample.txt",
+                layout.SFT_REPORT,
+                "sft/sample.txt",
+                layout.EVAL_REPORT,
+            ),
+        ),
+        StageDefinition(
             name=N.GATE,
             config=GateConfig,
-            needs=(N.DATASET, N.BASE, N.SFT, N.FIT, N.EVAL),
+            needs=(N.DATASET, N.HONESTY, N.PREFLIGHT, N.BASE, N.SFT, N.FIT, N.EVAL, N.AUDIT),
             inputs=(
                 # the data files only for their digests: the honesty report must be about these
-                layout.CORPUS,
+                layout.CORPUS_MANIFEST,
                 layout.CHAT,
                 layout.EVAL,
                 *layout.EVIDENCE_PATHS.values(),
@@ -111,7 +154,7 @@ STAGES: dict[StageName, StageDefinition] = {
         StageDefinition(
             name=N.REPORT,
             config=ReportConfig,
-            needs=(N.DATASET, N.TOKENIZER, N.BASE, N.SFT, N.FIT, N.EVAL, N.GATE),
+            needs=tuple(stage for stage in N if stage is not N.REPORT),
             inputs=(
                 layout.CORPUS_MANIFEST,
                 layout.TOKENIZER,

@@ -10,6 +10,7 @@ class RunState(StrEnum):
     QUEUED = "queued"  # accepted, no stage has started
     RUNNING = "running"  # at least one stage was claimed or finished
     SUCCEEDED = "succeeded"  # every stage finished; the verdict is a separate matter
+    BLOCKED = "blocked"  # preflight refused it; nothing after preflight was run
     FAILED = "failed"  # a stage failed; later stages were skipped
     CANCELLED = "cancelled"  # somebody asked for it and the work has stopped
 
@@ -23,7 +24,7 @@ class StageState(StrEnum):
     CACHED = "cached"  # an equal fingerprint had finished before; its outputs were linked
     FAILED = "failed"  # no attempt left, or a cause that a retry cannot mend
     CANCELLED = "cancelled"
-    SKIPPED = "skipped"  # a stage before it did not succeed
+    SKIPPED = "skipped"  # a stage before it did not succeed, or preflight blocked the run
 
 
 class AttemptState(StrEnum):
@@ -57,8 +58,9 @@ RETRIED_CAUSES = frozenset({Cause.SIGNAL, Cause.LOST, Cause.INTERRUPTED, Cause.U
 
 RUN_TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     RunState.QUEUED: frozenset({RunState.RUNNING, RunState.FAILED, RunState.CANCELLED}),
-    RunState.RUNNING: frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED}),
+    RunState.RUNNING: frozenset({RunState.SUCCEEDED, RunState.BLOCKED, RunState.FAILED, RunState.CANCELLED}),
     RunState.SUCCEEDED: frozenset(),
+    RunState.BLOCKED: frozenset(),
     RunState.FAILED: frozenset(),
     RunState.CANCELLED: frozenset(),
 }

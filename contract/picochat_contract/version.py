@@ -4,12 +4,15 @@ __version__ = "0.1.0"
 
 # Raise a stage's number when the same config and inputs would now give other outputs.
 STAGE_CODE: dict[str, int] = {
-    "dataset": 1,
-    "tokenizer": 1,
-    "base": 1,
-    "sft": 1,
+    "dataset": 2,
+    "honesty": 1,
+    "preflight": 1,
+    "tokenizer": 2,
+    "base": 2,
+    "sft": 2,
     "fit": 1,
-    "eval": 1,
-    "gate": 1,
-    "report": 1,
+    "eval": 2,
+    "audit": 1,
+    "gate": 2,
+    "report": 2,
 }

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from picochat_client import Client
-from picochat_contract.configs import CORPUS_SUFFIXES
+from picochat_contract.data_configs import CORPUS_SUFFIXES
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.spec import check_uploadable, parse_mapping
 

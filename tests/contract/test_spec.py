@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from picochat_contract.configs import TokenizerConfig
+from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.scales import SCALES
 from picochat_contract.spec import (

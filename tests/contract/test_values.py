@@ -5,7 +5,8 @@ import random
 
 import pytest
 from picochat_contract.canonical import canonical_json, digest_of, sha256_hex
-from picochat_contract.configs import Resources, TokenizerConfig
+from picochat_contract.configs import Resources
+from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.layout import EVIDENCE_PATHS, Kind, check_artifact_path, kind_of
 from picochat_contract.manifest import fingerprint

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from picochat_contract.api import EventOut
-from picochat_contract.configs import DatasetConfig
+from picochat_contract.data_configs import DatasetConfig
 from picochat_contract.errors import ContractError
 from picochat_contract.spec import expand, parse_mapping
 from picochat_contract.states import StageState

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydoc_data import topics
 
 from picochat_contract.canonical import digest_of
-from picochat_contract.configs import DatasetConfig, FileRef, FileSource, PydocSource, Source
+from picochat_contract.data_configs import DatasetConfig, FileRef, FileSource, PydocSource, Source
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.stages import STAGES, StageName
 

@@ -17,7 +17,9 @@ from typing import Any
 
 from picochat_contract import layout
 from picochat_contract.api import EventOut
-from picochat_contract.configs import Config, DatasetConfig, Resources
+from picochat_contract.config_base import Config
+from picochat_contract.configs import Resources
+from picochat_contract.data_configs import DatasetConfig
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.events import EventType, StageEvent
 from picochat_contract.exit_codes import StageExit

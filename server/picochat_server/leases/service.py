@@ -17,7 +17,7 @@ from picochat_contract.api import (
     ResumePoint,
     WorkerOut,
 )
-from picochat_contract.configs import ArtifactSource, DatasetConfig
+from picochat_contract.data_configs import ArtifactSource, DatasetConfig
 from picochat_contract.errors import Code
 from picochat_contract.ids import new_id
 from picochat_contract.layout import kind_of

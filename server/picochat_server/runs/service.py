@@ -5,7 +5,7 @@ from typing import Any
 
 from picochat_contract.api import EventOut, MetricSeries, MetricsOut, Page, RunOut, RunSummary
 from picochat_contract.canonical import digest_of
-from picochat_contract.configs import ArtifactSource
+from picochat_contract.data_configs import ArtifactSource
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.ids import new_id
 from picochat_contract.spec import RunSpec, check_uploadable, expand, parse_mapping, stage_needs

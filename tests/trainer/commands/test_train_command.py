@@ -6,7 +6,7 @@ from pydoc_data.topics import topics
 
 import pytest
 from picochat_client.program import main
-from picochat_contract.configs import TokenizerConfig
+from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.exit_codes import ClientExit
 from picochat_trainer.tokenizer.training import save_tokenizer, train_tokenizer
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from picochat_contract.canonical import sha256_hex
-from picochat_contract.configs import FileSource, PydocSource
+from picochat_contract.data_configs import FileSource, PydocSource
 from picochat_contract.errors import Code, ContractError
 from picochat_trainer.data.corpus import Corpus, build_corpus
 from picochat_trainer.data.manifest import corpus_manifest, write_corpus

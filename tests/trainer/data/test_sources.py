@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from picochat_contract.configs import ArtifactSource, FileSource, PydocSource, Source
+from picochat_contract.data_configs import ArtifactSource, FileSource, PydocSource, Source
 from picochat_contract.errors import Code, ContractError
 from picochat_trainer.data.sources import Document, open_sources
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 import uvicorn
 from openai import OpenAI
-from picochat_contract.configs import ModelConfig, TokenizerConfig
+from picochat_contract.configs import ModelConfig
+from picochat_contract.data_configs import TokenizerConfig
 from picochat_trainer.inference import Engine
 from picochat_trainer.inference.scheduler import Scheduler
 from picochat_trainer.inference.server import ServerSettings, create_app

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from picochat_contract.canonical import sha256_hex
-from picochat_contract.configs import TokenizerConfig
+from picochat_contract.data_configs import TokenizerConfig
 from picochat_trainer.inference.batch import Completion
 from picochat_trainer.inference.engine import Engine
 from picochat_trainer.inference.sampling import SamplingParams

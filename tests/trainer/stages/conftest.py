@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from picochat_contract import layout
-from picochat_contract.configs import ModelConfig, TokenizerConfig
+from picochat_contract.configs import ModelConfig
+from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.manifest import StageJob
 from picochat_contract.spec import validated
 from picochat_contract.stages import STAGES, StageName

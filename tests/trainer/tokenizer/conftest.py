@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from picochat_contract.configs import TokenizerConfig
+from picochat_contract.data_configs import TokenizerConfig
 from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tokenizer.training import save_tokenizer, train_tokenizer
 

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
-from picochat_contract.configs import TokenizerConfig
+from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.errors import Code, ContractError
 from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tokenizer.special import SPECIAL_TOKENS

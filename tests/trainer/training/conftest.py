@@ -10,7 +10,8 @@ from pydoc_data.topics import topics
 from typing import Any
 
 import pytest
-from picochat_contract.configs import BaseConfig, TokenizerConfig
+from picochat_contract.configs import BaseConfig
+from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.manifest import StageJob
 from picochat_contract.spec import validated
 from picochat_contract.stages import StageName

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from picochat_contract.configs import SftConfig, TokenizerConfig
+from picochat_contract.configs import SftConfig
+from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.evidence import SftEvidence
 from picochat_contract.manifest import StageJob

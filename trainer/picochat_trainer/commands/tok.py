@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from picochat_contract.configs import TokenizerConfig
+from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.spec import validated
 
 from picochat_trainer.stages.tokenizer import bytes_per_token

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 from picochat_contract import layout
-from picochat_contract.configs import BaseConfig, Config, Device, Precision, Resources, SftConfig
+from picochat_contract.config_base import Config
+from picochat_contract.configs import BaseConfig, Device, Precision, Resources, SftConfig
 from picochat_contract.exit_codes import ClientExit
 from picochat_contract.spec import validated
 from picochat_contract.stages import StageName

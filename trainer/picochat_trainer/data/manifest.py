@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from picochat_contract.configs import FileSource, Source
+from picochat_contract.data_configs import FileSource, Source
 
 from picochat_trainer.atomic import write_json, write_text
 from picochat_trainer.data.corpus import Corpus, FileRecord, build_corpus

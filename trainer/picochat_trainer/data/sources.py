@@ -13,7 +13,7 @@ from pathlib import Path
 from pydoc_data import topics
 from typing import TYPE_CHECKING, Final
 
-from picochat_contract.configs import ArtifactSource, FileSource, PydocSource, Source
+from picochat_contract.data_configs import ArtifactSource, FileSource, PydocSource, Source
 from picochat_contract.errors import Code, ContractError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ honesty/honesty_report.json. No torch.
 from pathlib import Path
 
 from picochat_contract import layout
-from picochat_contract.configs import DatasetConfig, FileRef, FileSource
+from picochat_contract.data_configs import DatasetConfig, FileRef, FileSource
 from picochat_contract.errors import Code, ContractError
 
 from picochat_trainer.atomic import write_json, write_text

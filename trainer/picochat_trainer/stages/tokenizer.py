@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from picochat_contract import layout
-from picochat_contract.configs import TokenizerConfig
+from picochat_contract.data_configs import TokenizerConfig
 
 from picochat_trainer.context import StageContext
 from picochat_trainer.tokenizer import Tokenizer

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import tokenizers
-from picochat_contract.configs import TokenizerConfig
+from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.errors import Code, ContractError
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 

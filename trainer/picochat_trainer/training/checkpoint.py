@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from picochat_contract.canonical import digest_of
-from picochat_contract.configs import Config, ModelConfig
+from picochat_contract.config_base import Config
+from picochat_contract.configs import ModelConfig
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.layout import WEIGHTS
 from picochat_contract.spec import validated

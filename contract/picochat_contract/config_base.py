@@ -1,0 +1,20 @@
+"""Base of all config models, and the numbers that several of them use."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Steps = Annotated[int, Field(ge=1, lt=2**31)]
+
+
+class Config(BaseModel):
+    """Base of all configs: immutable and strict about names."""
+
+    model_config = ConfigDict(
+        # JSON, and so a fingerprint, has no Infinity and no NaN.
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
