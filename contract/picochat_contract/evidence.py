@@ -63,6 +63,14 @@ class BaseEvidence(Evidence):
     canary_hits: Count
     num_parameters: Count
     tokens_seen: Count
+    exposure_bits: float | None = None
+    """Median exposure (Carlini et al. 2019) of the canaries that were inserted once; None without canaries."""
+    control_exposure_bits: float | None = None
+    """The same of secrets that were never inserted: what chance gives."""
+    extractable: Score | None = None
+    """Training spans that greedy decoding gives back word for word (Carlini et al. 2023)."""
+    extractable_heldout: Score | None = None
+    """The same of held-out spans: the floor that ordinary prediction reaches."""
 
 
 class SftEvidence(Evidence):
@@ -104,6 +112,8 @@ class EvalEvidence(Evidence):
 
     subject: str
     overall: Score
+    clean: Score
+    """The items that no contamination measure marks."""
     non_choice: Score
     groups: dict[str, Score]
     choice: Score
@@ -135,18 +145,85 @@ class EvalEvidence(Evidence):
         return self
 
 
-class HonestyEvidence(Evidence):
-    """`honesty/honesty_report.json`: about data, so it has digests of files instead of weights."""
+class PairEvidence(Evidence):
+    """One pair of the contamination matrix."""
 
+    pair: str
+    """`reference_vs_target`, such as corpus_vs_eval."""
+    num_targets: Count
+    """Items of the target that were looked for."""
+    risk: Literal["high", "medium", "low", "clean", "not_checked"]
+    reason: str | None = None
+    """Why it was not checked."""
+    num_contaminated: Count
+    """Items that at least one published measure marks."""
+
+    @model_validator(mode="after")
+    def _counts_fit(self) -> "PairEvidence":
+        if self.num_contaminated > self.num_targets:
+            raise ValueError(f"{self.num_contaminated} contaminated of {self.num_targets} items")
+        if (self.risk == "not_checked") != (self.reason is not None):
+            raise ValueError("a pair has a reason exactly where it was not checked")
+        return self
+
+
+class MatrixEvidence(Evidence):
+    pairs: tuple[PairEvidence, ...]
+
+
+class Compared(Evidence):
+    """A report that compares texts: about data, so it has digests of files."""
+
+    corpus_sha256: str
+    """Of corpus_manifest.json, which holds the digests of all shards."""
     chat_sha256: str
     eval_sha256: str
-    corpus_sha256: str
+    num_eval: Count
+    contamination_matrix: MatrixEvidence
+
+
+class HonestyEvidence(Compared):
+    """`honesty/honesty_report.json`: data against data, before anything is trained."""
+
     exact_prompt_leaks: Count
     """Eval prompts that are also SFT prompts, after normalisation."""
+    near_prompt_leaks: Count
+    """Eval prompts of which an edited copy is an SFT or preference prompt."""
+    preference_prompt_leaks: Count
+    """Eval prompts that are also preference prompts, after normalisation."""
     corpus_prompt_hits: Count
     """Eval prompts found in the corpus, after normalisation."""
     duplicate_eval_prompts: Count
-    num_eval: Count
+
+
+class AuditEvidence(Compared):
+    """`honesty/audit_report.json`: what was really trained on, and what the checkpoint generated."""
+
+    subject: str
+    """sha256 of the judged weights: the generated texts are theirs."""
+    base_subject: str
+    trained_documents: Count
+    """Corpus documents on the training side of the split."""
+    trained_rows: Count
+    """SFT rows that were trained on."""
+    trained_prompt_hits: Count
+    """Eval prompts found in trained documents or rows, after normalisation."""
+    copied: Score
+    """`num_passed` counts generated texts that give back a long span of the corpus word for word."""
+
+
+class PreflightEvidence(Evidence):
+    """`preflight.json`."""
+
+    status: Literal["ready", "warn", "blocked"]
+    summary: str
+    checks: tuple["PreflightCheckEvidence", ...] = Field(min_length=1)
+
+
+class PreflightCheckEvidence(Evidence):
+    id: str
+    status: Literal["pass", "warn", "block"]
+    waived_by: str | None = None
 
 
 class ExternalEvidence(Evidence):
@@ -158,9 +235,11 @@ class ExternalEvidence(Evidence):
 
 EVIDENCE_MODELS: dict[str, type[Evidence]] = {
     "honesty": HonestyEvidence,
+    "preflight": PreflightEvidence,
     "base": BaseEvidence,
     "sft": SftEvidence,
     "sft_fit": TrainFitEvidence,
     "sft_fit_heldout": HeldoutFitEvidence,
     "eval": EvalEvidence,
+    "audit": AuditEvidence,
 }

@@ -12,7 +12,9 @@ from pydantic import ValidationError
 
 from picochat_contract.evidence import (
     EVIDENCE_MODELS,
+    AuditEvidence,
     BaseEvidence,
+    Compared,
     EvalEvidence,
     Evidence,
     ExternalEvidence,
@@ -51,6 +53,7 @@ class DataDigests:
     """sha256 of the data files that the run really used; the honesty report must be about these."""
 
     corpus: str
+    """Of corpus_manifest.json, which holds the digests of all shards."""
     chat: str
     eval: str
 
@@ -154,9 +157,10 @@ def _other_weights(measured: str, subject: str) -> str:
 
 def _stale(evidence: Evidence, subject: str, data: DataDigests) -> str | None:
     """Say why the evidence is about something else, or None."""
-    if isinstance(evidence, SftEvidence | FitEvidence | EvalEvidence) and evidence.subject != subject:
+    judged = SftEvidence | FitEvidence | EvalEvidence | AuditEvidence
+    if isinstance(evidence, judged) and evidence.subject != subject:
         return _other_weights(evidence.subject, subject)
-    if isinstance(evidence, HonestyEvidence):
+    if isinstance(evidence, Compared):
         found = DataDigests(
             corpus=evidence.corpus_sha256, chat=evidence.chat_sha256, eval=evidence.eval_sha256
         )

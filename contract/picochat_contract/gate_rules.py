@@ -7,41 +7,12 @@ from picochat_contract.evidence import (
     EvalEvidence,
     Evidence,
     FitEvidence,
-    HonestyEvidence,
     SftEvidence,
 )
 from picochat_contract.gate_checks import at_least, at_most, check, pooled, rate, rate_at_most, too_few
+from picochat_contract.gate_data_rules import audit_rules, honesty_rules, memorization_rules, preflight_rules
 from picochat_contract.gate_report import Check, CheckStatus
 from picochat_contract.policies import GatePolicy
-
-
-def _honesty_rules(policy: GatePolicy, name: str, e: Evidence) -> Iterator[Check]:
-    assert isinstance(e, HonestyEvidence)
-    yield at_most(
-        "data_honesty",
-        e.exact_prompt_leaks,
-        policy.max_exact_prompt_leaks,
-        "eval prompts that are also SFT prompts",
-        "remove the leaked rows from the SFT file (the honesty report names them) and train again",
-        name,
-    )
-    yield at_most(
-        "release_data_honesty",
-        e.corpus_prompt_hits,
-        policy.max_corpus_prompt_hits,
-        "eval prompts found in the corpus",
-        "remove them from the corpus or replace the eval items",
-        name,
-    )
-    yield at_most(
-        "duplicate_eval_prompts",
-        e.duplicate_eval_prompts,
-        0,
-        "repeated eval prompts",
-        "keep each eval prompt once",
-        name,
-        severity=CheckStatus.WARN,
-    )
 
 
 def _base_rules(policy: GatePolicy, name: str, e: Evidence) -> Iterator[Check]:
@@ -84,30 +55,7 @@ def _base_rules(policy: GatePolicy, name: str, e: Evidence) -> Iterator[Check]:
         "lower base.learning_rate",
         name,
     )
-    yield _canary(policy, name, e)
-
-
-def _canary(policy: GatePolicy, name: str, e: BaseEvidence) -> Check:
-    if e.canary_count == 0:
-        return Check(
-            id="memorization_canary",
-            status=CheckStatus.WARN,
-            measured=None,
-            threshold=policy.max_canary_hits,
-            comparison="<=",
-            num_examples=0,
-            message="no canary was planted, so memorization was not measured",
-            fix="set base.canary_count to 1 or more",
-            evidence=name,
-        )
-    return at_most(
-        "memorization_canary",
-        e.canary_hits,
-        policy.max_canary_hits,
-        f"of {e.canary_count} canaries came out of the model",
-        "train fewer epochs or on more text",
-        name,
-    )
+    yield from memorization_rules(policy, name, e)
 
 
 def _sft_rules(policy: GatePolicy, name: str, e: Evidence) -> Iterator[Check]:
@@ -173,6 +121,7 @@ def _eval_rules(policy: GatePolicy, name: str, e: Evidence) -> Iterator[Check]:
             better,
             name,
         )
+    yield _clean(policy, name, e)
     if policy.min_focus_eval is not None:
         focus = pooled(e.groups.get(group) for group in ("identity", "refusal", "choice"))
         yield rate(
@@ -237,6 +186,21 @@ def _eval_rules(policy: GatePolicy, name: str, e: Evidence) -> Iterator[Check]:
     )
 
 
+def _clean(policy: GatePolicy, name: str, e: EvalEvidence) -> Check:
+    """A score that rests on contaminated items falls when they are left out."""
+    gain = e.overall.pass_rate - e.clean.pass_rate if e.clean.num_examples else e.overall.pass_rate
+    return at_most(
+        "eval_clean_subset",
+        gain,
+        policy.max_clean_gain,
+        f"of the pass rate is gained on contaminated items: {e.overall.pass_rate:.1%} of all "
+        f"{e.overall.num_examples}, {e.clean.pass_rate:.1%} of the {e.clean.num_examples} clean ones",
+        "replace the contaminated items, which the honesty report names",
+        name,
+        severity=CheckStatus.BLOCK if policy.block_contamination else CheckStatus.WARN,
+    )
+
+
 def _choice_adjusted(policy: GatePolicy, name: str, e: EvalEvidence, minimum: float, fix: str) -> Check:
     id = "choice_adjusted_accuracy"
     what = f"choice accuracy above guessing (guessing gives {e.choice_random_baseline:.2f})"
@@ -246,10 +210,12 @@ def _choice_adjusted(policy: GatePolicy, name: str, e: EvalEvidence, minimum: fl
 
 
 RULES: dict[str, Callable[[GatePolicy, str, Evidence], Iterator[Check]]] = {
-    "honesty": _honesty_rules,
+    "honesty": honesty_rules,
+    "preflight": preflight_rules,
     "base": _base_rules,
     "sft": _sft_rules,
     "sft_fit": _fit_rules,
     "sft_fit_heldout": _heldout_rules,
     "eval": _eval_rules,
+    "audit": audit_rules,
 }

@@ -13,7 +13,7 @@ class GatePolicy(Config):
     """Thresholds of one profile. None switches a rule off; every number is a minimum unless named `max_`."""
 
     name: str
-    version: int = 1
+    version: int = 2
     required_evidence: tuple[str, ...]
     require_external: bool = False
     """Block without at least one external benchmark."""
@@ -36,7 +36,20 @@ class GatePolicy(Config):
     max_prompt_echo: float = 0.05
     max_unsupported_claims: float = 0.05
     max_exact_prompt_leaks: int = 0
+    """Also for preference prompts and for what was really trained on."""
     max_corpus_prompt_hits: int = 0
+    max_near_prompt_rate: float = 0.05
+    """Share of the eval items with an edited copy among SFT or preference prompts."""
+    max_contaminated_rate: float = 0.02
+    """Share of a pair's items that a published measure marks; 2 % is the rule of Tulu 3 (arXiv 2411.15124)."""
+    max_copied_rate: float = 0.05
+    """Share of generated texts that give back a long span of the corpus."""
+    max_extractable: float | None = None
+    """Share of once-seen training spans that greedy decoding gives back."""
+    max_clean_gain: float = 0.05
+    """Pass rate on all eval items minus that on the clean ones."""
+    block_contamination: bool = False
+    """False: the rates above only warn."""
     min_examples: int = Field(default=10, ge=1)
     """A rate over fewer examples is not evidence: it blocks."""
 
@@ -45,15 +58,19 @@ class GatePolicy(Config):
         return digest_of(self.model_dump(mode="json"))
 
 
-_ALL = ("honesty", "base", "sft", "sft_fit", "sft_fit_heldout", "eval")
+_ALL = ("honesty", "preflight", "base", "sft", "sft_fit", "sft_fit_heldout", "eval", "audit")
 
 POLICIES: dict[str, GatePolicy] = {
     policy.name: policy
     for policy in (
-        GatePolicy(name="research", required_evidence=("honesty", "base", "sft", "eval")),
+        GatePolicy(
+            name="research", required_evidence=("honesty", "preflight", "base", "sft", "eval", "audit")
+        ),
         GatePolicy(
             name="first_release",
             required_evidence=_ALL,
+            max_extractable=0.05,
+            block_contamination=True,
             min_sft_fit=0.70,
             min_sft_heldout_fit=0.50,
             min_focus_eval=0.45,
@@ -65,6 +82,8 @@ POLICIES: dict[str, GatePolicy] = {
             name="skill_release",
             required_evidence=_ALL,
             require_external=True,
+            max_extractable=0.05,
+            block_contamination=True,
             min_sft_fit=0.70,
             min_sft_heldout_fit=0.50,
             min_sft_group_fit=0.60,
