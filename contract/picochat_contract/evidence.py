@@ -168,7 +168,7 @@ class PairEvidence(Evidence):
 
 
 class MatrixEvidence(Evidence):
-    pairs: tuple[PairEvidence, ...]
+    pairs: list[PairEvidence]
 
 
 class Compared(Evidence):
@@ -217,7 +217,7 @@ class PreflightEvidence(Evidence):
 
     status: Literal["ready", "warn", "blocked"]
     summary: str
-    checks: tuple["PreflightCheckEvidence", ...] = Field(min_length=1)
+    checks: list["PreflightCheckEvidence"] = Field(min_length=1)
 
 
 class PreflightCheckEvidence(Evidence):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from picochat_contract import gate, gate_rules
+from picochat_contract import gate, gate_data_rules, gate_rules
 from picochat_contract.canonical import sha256_hex
 from picochat_contract.evidence import EVIDENCE_MODELS
 from picochat_contract.gate import CheckStatus, DataDigests, EvidenceFile, GateReport, Verdict, decide
@@ -30,19 +30,57 @@ def score(passed: int, total: int) -> dict[str, Any]:
     return {"num_examples": total, "num_passed": passed, "pass_rate": rate, "low": low, "high": high}
 
 
+def matrix(num_contaminated: int = 0) -> dict[str, Any]:
+    pairs = ("corpus_vs_eval", "sft_vs_eval", "corpus_vs_external", "corpus_vs_sft")
+    risk = "high" if num_contaminated else "clean"
+    return {
+        "pairs": [
+            {
+                "pair": pair,
+                "num_targets": 500,
+                "risk": risk,
+                "reason": None,
+                "num_contaminated": num_contaminated,
+            }
+            for pair in pairs
+        ]
+    }
+
+
 def good_reports() -> Reports:
     """Evidence of a run that every policy approves."""
     groups = {name: score(95, 100) for name in SKILL_GROUPS}
     fit = {"subject": SUBJECT, "overall": score(475, 500), "groups": groups}
+    compared = {
+        "corpus_sha256": DATA.corpus,
+        "chat_sha256": DATA.chat,
+        "eval_sha256": DATA.eval,
+        "num_eval": 500,
+    }
     return {
         "honesty": {
-            "corpus_sha256": DATA.corpus,
-            "chat_sha256": DATA.chat,
-            "eval_sha256": DATA.eval,
+            **compared,
             "exact_prompt_leaks": 0,
+            "near_prompt_leaks": 0,
+            "preference_prompt_leaks": 0,
             "corpus_prompt_hits": 0,
             "duplicate_eval_prompts": 0,
-            "num_eval": 500,
+            "contamination_matrix": matrix(),
+        },
+        "preflight": {
+            "status": "ready",
+            "summary": "every check passes",
+            "checks": [{"id": "documents", "status": "pass", "waived_by": None}],
+        },
+        "audit": {
+            **compared,
+            "subject": SUBJECT,
+            "base_subject": BASE,
+            "trained_documents": 90,
+            "trained_rows": 900,
+            "trained_prompt_hits": 0,
+            "copied": score(0, 500),
+            "contamination_matrix": matrix(),
         },
         "base": {
             "subject": BASE,
@@ -55,6 +93,10 @@ def good_reports() -> Reports:
             "canary_hits": 0,
             "num_parameters": 1_000_000,
             "tokens_seen": 9_000_000,
+            "exposure_bits": 1.4,
+            "control_exposure_bits": 1.4,
+            "extractable": score(1, 200),
+            "extractable_heldout": score(1, 200),
         },
         "sft": {
             "subject": SUBJECT,
@@ -69,6 +111,7 @@ def good_reports() -> Reports:
         "eval": {
             "subject": SUBJECT,
             "overall": score(475, 500),
+            "clean": score(470, 495),
             "non_choice": score(380, 400),
             "groups": copy.deepcopy(groups),
             "choice": score(91, 100),
@@ -124,6 +167,20 @@ def both(*changes: Callable[[Reports], None]) -> Callable[[Reports], None]:
     return change
 
 
+def contaminate(name: str, pair: int, count: int) -> Callable[[Reports], None]:
+    def change(reports: Reports) -> None:
+        reports[name]["contamination_matrix"]["pairs"][pair] |= {"num_contaminated": count, "risk": "high"}
+
+    return change
+
+
+def leave_out(name: str, pair: int) -> Callable[[Reports], None]:
+    def change(reports: Reports) -> None:
+        del reports[name]["contamination_matrix"]["pairs"][pair]
+
+    return change
+
+
 # check id -> (profile, what is wrong, status that it must have)
 TRIPS: dict[str, tuple[str, Callable[[Reports], None], CheckStatus]] = {
     **{f"evidence_{name}": ("skill_release", drop(name), CheckStatus.BLOCK) for name in EVIDENCE_MODELS},
@@ -131,6 +188,30 @@ TRIPS: dict[str, tuple[str, Callable[[Reports], None], CheckStatus]] = {
     "eval_complete": ("research", put("honesty", "num_eval", value=501), CheckStatus.BLOCK),
     "data_honesty": ("research", put("honesty", "exact_prompt_leaks", value=1), CheckStatus.BLOCK),
     "release_data_honesty": ("research", put("honesty", "corpus_prompt_hits", value=1), CheckStatus.BLOCK),
+    "preference_honesty": ("research", put("honesty", "preference_prompt_leaks", value=1), CheckStatus.BLOCK),
+    "near_prompt_leaks": ("first_release", put("honesty", "near_prompt_leaks", value=26), CheckStatus.BLOCK),
+    "preflight": ("research", put("preflight", "status", value="blocked"), CheckStatus.BLOCK),
+    "trained_prompt_hits": ("research", put("audit", "trained_prompt_hits", value=1), CheckStatus.BLOCK),
+    "copied_text": ("first_release", put("audit", "copied", value=score(26, 500)), CheckStatus.BLOCK),
+    **{
+        f"{name}_contamination_{pair}": ("first_release", contaminate(name, index, 11), CheckStatus.BLOCK)
+        for name in ("honesty", "audit")
+        for index, pair in enumerate(("corpus_vs_eval", "sft_vs_eval", "corpus_vs_external"))
+    },
+    "eval_clean_subset": ("first_release", put("eval", "clean", value=score(440, 490)), CheckStatus.BLOCK),
+    "memorization_extractable": (
+        "first_release",
+        both(
+            put("base", "extractable", value=score(30, 500)),
+            put("base", "extractable_heldout", value=score(25, 500)),
+        ),
+        CheckStatus.BLOCK,
+    ),
+    "memorization_above_floor": (
+        "research",
+        put("base", "extractable", value=score(60, 200)),
+        CheckStatus.WARN,
+    ),
     "duplicate_eval_prompts": (
         "research",
         put("honesty", "duplicate_eval_prompts", value=1),
@@ -255,7 +336,7 @@ def test_every_check_id_in_the_source_is_covered_here() -> None:
     """A rule behind a condition that no fixture meets would hide from the test above."""
     helpers = {"at_most", "at_least", "check", "presence"}
     written: set[str] = set()
-    source = inspect.getsource(gate) + inspect.getsource(gate_rules)
+    source = "\n".join(map(inspect.getsource, (gate, gate_rules, gate_data_rules)))
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             continue
@@ -267,7 +348,45 @@ def test_every_check_id_in_the_source_is_covered_here() -> None:
     assert written <= set(TRIPS) | {EXTERNAL}
 
 
-@pytest.mark.parametrize("name", ["sft", "sft_fit", "sft_fit_heldout", "eval"])
+@pytest.mark.parametrize(("pair", "name"), [(0, "corpus_vs_eval"), (1, "sft_vs_eval")])
+@pytest.mark.parametrize("report", ["honesty", "audit"])
+def test_a_matrix_without_a_required_pair_blocks(report: str, pair: int, name: str) -> None:
+    reports = good_reports()
+    leave_out(report, pair)(reports)
+    assert [check.id for check in decide_on(reports, "research").blocking] == [f"{report}_matrix_{name}"]
+
+
+def test_a_pair_that_was_not_checked_blocks_whatever_the_profile() -> None:
+    reports = good_reports()
+    pair = reports["honesty"]["contamination_matrix"]["pairs"][0]
+    pair |= {"risk": "not_checked", "reason": "the corpus was too large"}
+    report = decide_on(reports, "research")
+    assert [check.id for check in report.blocking] == ["honesty_contamination_corpus_vs_eval"]
+    assert "too large" in report.blocking[0].message
+
+
+def test_contamination_only_warns_in_research() -> None:
+    reports = good_reports()
+    contaminate("audit", 0, 100)(reports)
+    assert decide_on(reports, "research").verdict is Verdict.WARN
+
+
+def test_a_waived_preflight_check_still_blocks_a_release() -> None:
+    reports = good_reports()
+    reports["preflight"]["checks"] += [{"id": "honesty", "status": "block", "waived_by": "allow_leaky_eval"}]
+    blocking = decide_on(reports, "research").blocking
+    assert [check.id for check in blocking] == ["preflight"]
+    assert "waived: honesty" in blocking[0].message
+
+
+def test_extraction_at_the_rate_of_held_out_text_is_no_memorization() -> None:
+    reports = good_reports()
+    put("base", "extractable", value=score(8, 200))(reports)
+    put("base", "extractable_heldout", value=score(8, 200))(reports)
+    assert decide_on(reports, "skill_release").verdict is Verdict.APPROVED
+
+
+@pytest.mark.parametrize("name", ["sft", "sft_fit", "sft_fit_heldout", "eval", "audit"])
 def test_evidence_about_other_weights_blocks(name: str) -> None:
     reports = good_reports()
     reports[name]["subject"] = sha256_hex("older weights")
@@ -279,14 +398,16 @@ def test_one_changed_byte_of_the_weights_blocks() -> None:
     report = decide_on(good_reports(), "first_release", subject=sha256_hex("sft weights!"))
     assert {check.id for check in report.blocking} == {
         *("evidence_sft", "evidence_sft_fit", "evidence_sft_fit_heldout", "evidence_eval"),
+        "evidence_audit",
     }
 
 
+@pytest.mark.parametrize("report", ["honesty", "audit"])
 @pytest.mark.parametrize("name", ["corpus_sha256", "chat_sha256", "eval_sha256"])
-def test_an_honesty_report_about_other_files_blocks(name: str) -> None:
+def test_a_comparison_of_other_files_blocks(report: str, name: str) -> None:
     reports = good_reports()
-    reports["honesty"][name] = sha256_hex("another file")
-    assert [check.id for check in decide_on(reports, "research").blocking] == ["evidence_honesty"]
+    reports[report][name] = sha256_hex("another file")
+    assert [check.id for check in decide_on(reports, "research").blocking] == [f"evidence_{report}"]
 
 
 @pytest.mark.parametrize("data", [None, [], "text", {}, {"subject": SUBJECT}])
