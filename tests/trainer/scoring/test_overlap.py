@@ -1,7 +1,5 @@
 """Overlap measures on small cases that can be counted by hand."""
 
-from pathlib import Path
-
 import pytest
 from picochat_trainer.scoring.overlap import (
     corpus_support,
@@ -29,8 +27,11 @@ def test_repetition_counts_three_word_runs() -> None:
     assert unique_word_share("a a b b") == 0.5
 
 
-def test_corpus_support_needs_runs_not_vocabulary(tmp_path: Path) -> None:
-    corpus = tmp_path / "corpus.txt"
-    corpus.write_text("The gate decides\nabout a release.\n")
+def test_corpus_support_needs_runs_not_vocabulary() -> None:
+    corpus = ["The gate decides\nabout a release.\n", "another document"]
     replies = ["The gate decides about a release", "release a about decides gate the", "gate", ""]
     assert corpus_support(replies, corpus) == [1.0, 0.0, 1.0, None]
+
+
+def test_a_run_across_two_documents_is_no_support() -> None:
+    assert corpus_support(["one two three"], ["one two", "three"]) == [0.0]

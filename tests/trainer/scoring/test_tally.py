@@ -31,7 +31,7 @@ def plain(reply: str, **fields: object) -> Judgement:
 
 
 def test_nothing_measured_is_zero_of_zero() -> None:
-    evidence = eval_evidence([], "s")
+    evidence = eval_evidence([], "s", dirty_lines=None)
     for score in [
         evidence.overall,
         evidence.prompt_echo,
@@ -53,13 +53,15 @@ def test_scores_carry_their_wilson_interval() -> None:
     ("num_right", "adjusted"), [(0, -1 / 3), (1, 0.0), (4, 1.0)], ids=["worst", "guessing", "perfect"]
 )
 def test_choice_accuracy_is_adjusted_for_guessing(num_right: int, adjusted: float) -> None:
-    evidence = eval_evidence([choice(n, right=n < num_right) for n in range(4)], "s")
+    evidence = eval_evidence([choice(n, right=n < num_right) for n in range(4)], "s", dirty_lines=None)
     assert evidence.choice_random_baseline == 0.25
     assert evidence.choice_accuracy_adjusted == pytest.approx(adjusted)
 
 
 def test_the_baseline_averages_over_items_of_different_width() -> None:
-    evidence = eval_evidence([choice(1, right=True), choice(2, right=True, labels="AB")], "s")
+    evidence = eval_evidence(
+        [choice(1, right=True), choice(2, right=True, labels="AB")], "s", dirty_lines=None
+    )
     assert evidence.choice_random_baseline == pytest.approx(0.375)
 
 
@@ -75,6 +77,7 @@ def test_each_score_counts_its_own_items() -> None:
             plain(""),
         ],
         "s",
+        dirty_lines=None,
     )
     counts = {
         "overall": (3, 7),
@@ -104,7 +107,7 @@ def test_breakdowns_cover_category_split_and_level() -> None:
 
 def test_reports_are_evidence_and_strict_json() -> None:
     judgements = [choice(1, right=False), plain("x|y\n<b>")]
-    evidence = eval_evidence(judgements, "subject")
+    evidence = eval_evidence(judgements, "subject", dirty_lines=None)
     report = json.loads(json.dumps(report_json(evidence, judgements, {"seed": 1}), allow_nan=False))
     assert EvalEvidence.model_validate(report) == evidence
     assert len(report["examples"]) == 2
@@ -114,7 +117,11 @@ def test_reports_are_evidence_and_strict_json() -> None:
 
 def test_the_markdown_report_shows_scores_causes_and_replies_on_one_line_each() -> None:
     judgements = [choice(1, right=False), plain("x|y\n<b>")]
-    text = report_markdown("Eval", headline_scores(eval_evidence(judgements, "s")), judgements)
+    text = report_markdown(
+        "Eval", headline_scores(eval_evidence(judgements, "s", dirty_lines=None)), judgements
+    )
     assert "choice_mismatch" in text
     assert "x\\|y &lt;b>" in text
-    assert "not measured" in report_markdown("Eval", headline_scores(eval_evidence([], "s")), [])
+    assert "not measured" in report_markdown(
+        "Eval", headline_scores(eval_evidence([], "s", dirty_lines=None)), []
+    )

@@ -36,7 +36,14 @@ def chat(
     tokenizer: Annotated[Path, typer.Option(help="tokenizer.json of the run that trained it.")],
     out_dir: Annotated[Path, typer.Option(help="Where eval_report.json and report.md go.")],
     support_corpus: Annotated[
-        Path | None, typer.Option(help="corpus.txt, for items that ask for its support.")
+        Path | None,
+        typer.Option(help="corpus_manifest.json or corpus.txt, for items that ask for its support."),
+    ] = None,
+    honesty_report: Annotated[
+        Path | None,
+        typer.Option(
+            help="honesty_report.json about this eval file: the score is then given on clean items too."
+        ),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest reply, tokens.")] = 80,
     temperature: Annotated[float, typer.Option(help="0 takes the most likely token.")] = 0.0,
@@ -52,7 +59,7 @@ def chat(
         stage=StageName.EVAL,
         config=config.model_dump(mode="json"),
         resources=validated(Resources, {"device": device}),
-        paths=_paths(input, checkpoint, tokenizer, out_dir, support_corpus),
+        paths=_paths(input, checkpoint, tokenizer, out_dir, support_corpus, honesty_report),
     )
     result = run_stage(out_dir, job, _show_progress)
     if result.exit_code != StageExit.DONE:
@@ -63,7 +70,12 @@ def chat(
 
 
 def _paths(
-    input: Path, checkpoint: Path, tokenizer: Path, out_dir: Path, corpus: Path | None
+    input: Path,
+    checkpoint: Path,
+    tokenizer: Path,
+    out_dir: Path,
+    corpus: Path | None,
+    honesty_report: Path | None,
 ) -> dict[str, str]:
     paths = {
         layout.EVAL: input,
@@ -73,7 +85,13 @@ def _paths(
         layout.EVAL_REPORT: out_dir / "eval_report.json",
         REPORT_MD: out_dir / "report.md",
     }
-    if corpus is not None:
+    if honesty_report is not None:
+        paths[layout.HONESTY] = honesty_report
+    if corpus is not None and corpus.suffix == ".json":
+        paths[layout.CORPUS_MANIFEST] = corpus
+        paths[layout.CORPUS_DIR] = corpus.with_name(layout.CORPUS_DIR)
+        paths[layout.CORPUS] = corpus.with_name(layout.CORPUS)
+    elif corpus is not None:
         paths[layout.CORPUS] = corpus
     return {name: str(path.absolute()) for name, path in paths.items()}
 

@@ -1,12 +1,10 @@
 """How much of one text is in another: token F1, ROUGE-L, repetition, support by the corpus. Diagnostics, not rules."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from picochat_trainer.data.normalize import words
-from picochat_trainer.data.phrases import PhraseIndex, words_of_file
 
 RUN_WORDS: Final = 3  # words in a row that must stand in the corpus to be supported by it
 
@@ -34,15 +32,22 @@ def unique_word_share(reply: str) -> float:
     return len(set(found)) / len(found) if found else 0.0
 
 
-def corpus_support(replies: Sequence[str], corpus: Path) -> list[float | None]:
-    """Share of each reply's 3-word runs that stand in the corpus; None for a reply without words.
+def corpus_support(replies: Sequence[str], documents: Iterable[str]) -> list[float | None]:
+    """Share of each reply's 3-word runs that stand in a document; None for a reply without words.
 
     A reply shorter than that counts as one run. Vocabulary alone would be no support: every word of a language
     stands in a large corpus.
     """
     wanted = [list(dict.fromkeys(_runs(words(reply), keep_short=True))) for reply in replies]
-    runs = list(dict.fromkeys(run for of_reply in wanted for run in of_reply))
-    found = {runs[index] for index, _ in PhraseIndex(runs).matches(words_of_file(corpus))} if runs else set()
+    missing = {run for of_reply in wanted for run in of_reply}
+    found: set[tuple[str, ...]] = set()
+    for text in documents if missing else ():
+        tokens = words(text)
+        for length in {len(run) for run in missing}:
+            found |= missing.intersection(zip(*(tokens[start:] for start in range(length)), strict=False))
+        missing -= found
+        if not missing:
+            break
     return [
         sum(run in found for run in of_reply) / len(of_reply) if of_reply else None for of_reply in wanted
     ]

@@ -1,8 +1,7 @@
 """Asks a model all items of an eval, in batches, and judges its replies."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from picochat_trainer.inference.engine import Engine
 from picochat_trainer.inference.sampling import SamplingParams
@@ -26,12 +25,12 @@ class Session:
         self,
         items: Sequence[EvalItem],
         *,
-        corpus: Path | None = None,
+        corpus: Iterable[str] | None = None,
         on_done: Callable[[int], None] = lambda num_done: None,
     ) -> list[Judgement]:
         """Judge the reply to every item; `on_done` gets the number of replies so far.
 
-        `corpus` is read only where items ask for its support.
+        `corpus` gives the documents; it is read only where items ask for its support.
         """
         prompts = [self._prompt(item) for item in items]
         num_done = 0
@@ -82,7 +81,7 @@ class Session:
         }
 
     def _support(
-        self, items: Sequence[EvalItem], replies: Sequence[str], corpus: Path | None
+        self, items: Sequence[EvalItem], replies: Sequence[str], corpus: Iterable[str] | None
     ) -> list[float | None]:
         if corpus is None or not any(item.require_corpus_support for item in items):
             return [None] * len(items)

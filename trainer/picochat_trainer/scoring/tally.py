@@ -3,7 +3,7 @@
 A set with no members has `num_examples` 0 and the interval (0, 1): not measured, which a gate blocks on.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
@@ -43,11 +43,16 @@ def fit_evidence(
     )
 
 
-def eval_evidence(judgements: Sequence[Judgement], subject: str) -> EvalEvidence:
+def eval_evidence(
+    judgements: Sequence[Judgement], subject: str, *, dirty_lines: Container[int] | None
+) -> EvalEvidence:
+    """`dirty_lines` are those of contaminated items; None where contamination was not measured: no item is then
+    known to be clean."""
     baseline, adjusted = choice_above_chance(judgements)
     return EvalEvidence(
         subject=subject,
         overall=score_of(j.passed for j in judgements),
+        clean=score_of(j.passed for j in judgements if dirty_lines is not None and j.line not in dirty_lines),
         non_choice=score_of(j.passed for j in judgements if not j.is_choice),
         groups=scores_by(judgements, lambda j: j.skill),
         choice=score_of(bool(j.choice_correct) for j in judgements if j.is_choice),
@@ -64,6 +69,7 @@ def headline_scores(evidence: EvalEvidence) -> dict[str, Score]:
     """The scores of the report's first table, and of the run summary."""
     return {
         "all items": evidence.overall,
+        "clean items": evidence.clean,
         "non-choice": evidence.non_choice,
         **evidence.groups,
         "unanswerable items refused": evidence.unsafe_refusal,

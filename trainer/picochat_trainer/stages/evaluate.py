@@ -3,16 +3,15 @@
 Writes eval/eval_report.json (evidence for the gate) and eval/report.md.
 """
 
-from pathlib import Path
-
 from picochat_contract import layout
 from picochat_contract.configs import EvalConfig
-from picochat_contract.errors import Code, ContractError
 from picochat_contract.evidence import EvalEvidence
 
 from picochat_trainer.atomic import file_sha256, write_json, write_text
 from picochat_trainer.context import StageContext
+from picochat_trainer.data.corpus_store import CorpusStore
 from picochat_trainer.inference.engine import Engine
+from picochat_trainer.scoring.clean import all_dirty, clean_subsets, read_dirty_lines
 from picochat_trainer.scoring.report import report_json, report_markdown
 from picochat_trainer.scoring.session import Session
 from picochat_trainer.scoring.tally import eval_evidence, headline_scores
@@ -24,8 +23,9 @@ NUM_SAMPLES = 3  # replies shown on the run's page
 
 def run(context: StageContext, config: EvalConfig) -> dict[str, float]:
     items = read_eval(context.path(layout.EVAL))
-    corpus = context.path(layout.CORPUS) if any(item.require_corpus_support for item in items) else None
-    _require_corpus(corpus)
+    eval_sha256 = file_sha256(context.path(layout.EVAL))
+    dirty = read_dirty_lines(context.path(layout.HONESTY), eval_sha256)
+    corpus = CorpusStore(context.path) if any(item.require_corpus_support for item in items) else None
     checkpoint = context.path(layout.SFT_CHECKPOINT)
     tokenizer_path = context.path(layout.TOKENIZER)
     engine = Engine.load(checkpoint, tokenizer_path, context.device)
@@ -40,11 +40,15 @@ def run(context: StageContext, config: EvalConfig) -> dict[str, float]:
     )
     judgements = session.run(
         items,
-        corpus=corpus,
+        corpus=None if corpus is None else (document.text for document in corpus.documents()),
         on_done=lambda done: context.events.progress(done, len(items), "items"),
     )
-    evidence = eval_evidence(judgements, subject)
-    report = report_json(evidence, judgements, config.model_dump(mode="json"))
+    evidence = eval_evidence(judgements, subject, dirty_lines=all_dirty(dirty))
+    report = {
+        **report_json(evidence, judgements, config.model_dump(mode="json")),
+        "eval_sha256": eval_sha256,
+        "clean_subsets": clean_subsets(judgements, dirty),
+    }
     write_json(context.output(layout.EVAL_REPORT), report)
     write_text(
         context.output("eval/report.md"), report_markdown("Eval", headline_scores(evidence), judgements)
@@ -68,12 +72,3 @@ def _metrics(evidence: EvalEvidence) -> dict[str, float]:
     if evidence.choice.num_examples:
         metrics["choice_accuracy_adjusted"] = evidence.choice_accuracy_adjusted
     return metrics
-
-
-def _require_corpus(corpus: Path | None) -> None:
-    if corpus is not None and not corpus.exists():
-        raise ContractError(
-            Code.CORPUS_MISSING,
-            f"the eval asks for support by the corpus, and there is none at {corpus}; give --support-corpus",
-            param=layout.CORPUS,
-        )

@@ -95,7 +95,7 @@ def _subject(context: StageContext) -> str:
 def _data_digests(context: StageContext) -> DataDigests:
     corpus, chat, items = (
         file_sha256(path) if (path := context.path(name)).is_file() else MISSING
-        for name in (layout.CORPUS, layout.CHAT, layout.EVAL)
+        for name in (layout.CORPUS_MANIFEST, layout.CHAT, layout.EVAL)
     )
     return DataDigests(corpus=corpus, chat=chat, eval=items)
 
