@@ -76,7 +76,9 @@ class DatasetRef(ReadOptions):
 
 
 Source = Annotated[PydocSource | FileSource | ArtifactSource | DatasetRef, Field(discriminator="type")]
-FileRef = Annotated[FileSource | ArtifactSource, Field(discriminator="type")]
+FileRef = Annotated[FileSource | ArtifactSource | DatasetRef, Field(discriminator="type")]
+"""One file of rows. Of a dataset it means the file in that role: its chat, eval or preference rows, or the external
+benchmark of the same name."""
 
 
 class CleaningConfig(Config):

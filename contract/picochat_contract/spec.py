@@ -156,7 +156,7 @@ def check_uploadable(spec: RunSpec) -> None:
             raise SpecError(
                 Code.SOURCE_NOT_UPLOADED,
                 f"dataset source {source.path!r} is a file path; upload it first and give its digest, or let "
-                "`picochat-client submit` do both",
+                "`picochat-client submit` do both; `picochat-client data push` gives it a name as a dataset",
                 param="dataset.sources",
             )
 
