@@ -84,6 +84,9 @@ class OptimConfig(Config):
     """Rows per rank and forward pass."""
     grad_accum_steps: int = Field(default=1, ge=1)
     learning_rate: float = Field(gt=0, le=1)
+    """Highest rate of the schedule, before `auto_lr_scaling`."""
+    auto_lr_scaling: bool = False
+    """Multiply the rate by sqrt(rows per optimizer step / 8), over all ranks (`learning_rates.py`)."""
     warmup_steps: int = Field(default=20, ge=0)
     lr_decay: Literal["none", "linear", "cosine"] = "cosine"
     min_lr_ratio: float = Field(default=0.1, ge=0, le=1)
@@ -112,6 +115,12 @@ class BaseConfig(OptimConfig):
     max_steps: Steps = 300
     device_batch_size: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: orthogonalised momentum for the matrices of the blocks, AdamW for the rest, at one learning rate."""
+    attn_backend: Literal["auto", "flash", "efficient", "math", "cudnn"] = "auto"
+    """Kernel of scaled dot-product attention; auto takes the fastest that the device and number format allow."""
+    loss_spike_rollback: bool = False
+    """Go back to the last good weights at half the learning rate where the loss jumps; one process only."""
     split_mode: Literal["document", "window"] = "document"
     """How validation text is held out; `window` lets it share documents with training and says so."""
     dataset_mode: Literal["memory", "sharded", "packed"] = "memory"
