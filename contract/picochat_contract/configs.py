@@ -142,6 +142,8 @@ class SftConfig(OptimConfig):
     weight_decay: float = Field(default=0.01, ge=0)
     val_fraction: float = Field(default=0.1, gt=0, lt=1)
     sampling: Literal["uniform", "category_sqrt", "category_balanced"] = "category_sqrt"
+    train_on: Literal["last", "all"] = "last"
+    """Which of a conversation's assistant turns are learned; everything else is context."""
     sample_prompt: str = "What is Picochat?"
     sample_tokens: int = Field(default=80, ge=0)
 

@@ -75,3 +75,19 @@ def test_a_row_is_judged_by_its_fit_rules(fields: dict[str, object], right: str,
     assert judge(item, Reply(text=right)).passed
     assert not judge(item, Reply(text=wrong)).passed
     assert not judge(item, Reply(text="")).passed
+
+
+def test_a_conversation_is_asked_again_with_all_that_came_before_its_last_answer() -> None:
+    turns = [
+        {"role": "user", "content": "Find it"},
+        {"role": "assistant", "content": "", "tool_calls": [{"name": "search", "arguments": {}}]},
+        {"role": "tool", "content": "9 AM"},
+        {"role": "assistant", "content": "It is at 9 AM."},
+    ]
+    row = ChatRow.model_validate({"system": "Be short.", "tools": [{"name": "search"}], "messages": turns})
+    item = fit_item(row)
+    assert item.messages_list == row.messages_list[:-1]
+    assert [message["role"] for message in item.messages_list] == ["system", "user", "assistant", "tool"]
+    assert item.tools == row.tools
+    assert judge(item, Reply(text="It is at 9 AM.")).passed
+    assert not judge(item, Reply(text="It is at 8 AM.")).passed

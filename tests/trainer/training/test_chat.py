@@ -1,5 +1,5 @@
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import pytest
 from picochat_contract.errors import Code, ContractError
@@ -11,11 +11,17 @@ class Letters:
     """One id per character of the contents; the answer and one end token are learned."""
 
     def encode_chat(
-        self, messages: Sequence[dict[str, str]], add_generation_prompt: bool = False
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = False,
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        train_on: Literal["last", "all"] = "all",
     ) -> tuple[list[int], list[int]]:
-        user, assistant = (message["content"] for message in messages)
-        ids = [*map(ord, user), *map(ord, assistant), 2]
-        return ids, [0] * len(user) + [1] * (len(assistant) + 1)
+        *before, answer = (message["content"] for message in messages)
+        prompt = "".join(before)
+        ids = [*map(ord, prompt), *map(ord, answer), 2]
+        return ids, [0] * len(prompt) + [1] * (len(answer) + 1)
 
 
 def row(line: int, **values: Any) -> ChatRow:
@@ -73,6 +79,25 @@ def test_the_same_prompt_is_never_on_both_sides_whatever_its_groups() -> None:
         split = prepare(rows, seed=seed)
         train, val = ({(e.line - 1) // 2 for e in side} for side in (split.train, split.val))
         assert val and train.isdisjoint(val) and split.method == "group"
+
+
+def conversation(line: int, *said: str) -> ChatRow:
+    turns = [turn for text in said for turn in (("user", text), ("assistant", "ok"))]
+    return ChatRow(line=line, messages=[{"role": role, "content": text} for role, text in turns])
+
+
+def test_rows_that_are_cut_from_one_conversation_stay_on_one_side() -> None:
+    rows = [conversation(i + 1, *(f"turn {t} of {i // 3}" for t in range(i % 3 + 1))) for i in range(30)]
+    for seed in range(5):
+        split = prepare(rows, seed=seed)
+        train, val = ({(e.line - 1) // 3 for e in side} for side in (split.train, split.val))
+        assert val and train.isdisjoint(val) and split.method == "group"
+
+
+def test_an_equal_first_turn_alone_makes_no_family() -> None:
+    rows = [conversation(i + 1, "Hi", f"question {i}") for i in range(20)]
+    assert prepare(rows).method == "group"
+    assert len(prepare(rows).val) == 4
 
 
 def test_one_group_alone_is_split_by_rows_and_says_so() -> None:

@@ -30,7 +30,7 @@ def jsonl(path: Path, *rows: Any) -> Path:
         ({"user": "x", "assistant": 5}, "assistant: "),
         ({"user": "x", "assistant": "\ud800"}, "assistant: holds half of a surrogate pair"),
         ({"user": "x", "assistant": "y", "category": ""}, "category: must not be empty"),
-        ({"messages": [{"role": "user", "content": "x"}]}, "this is a `messages` row"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "must end with an assistant turn"),
     ],
 )
 def test_a_bad_chat_row_is_named_by_its_line(tmp_path: Path, row: Any, complaint: str) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from picochat_trainer.tuning.rows import ChatRow, EvalItem
 
@@ -9,9 +10,27 @@ MIN_GROUP_ROWS = 10  # the smallest sample that a gate judges
 ROOM_WORDS = 8
 
 
-def fit_item(row: ChatRow) -> EvalItem:
-    """The eval item of an SFT row: its `fit_*` rules, or its whole answer."""
-    common = {
+class FitItem(EvalItem):
+    """An SFT row as it is asked again: with all that stands before its last answer."""
+
+    context: tuple[dict[str, Any], ...]
+    """Turns before the answer, as `Tokenizer.encode_chat` takes them."""
+    offered_tools: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def messages_list(self) -> list[dict[str, Any]]:
+        return list(self.context)
+
+    @property
+    def tools(self) -> tuple[dict[str, Any], ...]:
+        return self.offered_tools
+
+
+def fit_item(row: ChatRow) -> FitItem:
+    """The eval item of an SFT row: its `fit_*` rules, or its whole last answer."""
+    common: dict[str, Any] = {
+        "context": row.messages_list[:-1],
+        "offered_tools": row.tools,
         "line": row.line,
         "user": row.user,
         "category": row.category,
@@ -23,13 +42,13 @@ def fit_item(row: ChatRow) -> EvalItem:
     }
     if not row.answerable:
         # Which words refuse it is free; that it refuses is the rule.
-        return EvalItem.model_validate(common)
+        return FitItem.model_validate(common)
     if row.fit_normalized_answer_required:
         answer = row.fit_normalized_answer or row.expected_final_answer or row.assistant
-        return EvalItem.model_validate(
+        return FitItem.model_validate(
             {**common, "normalized_answer": answer, "normalized_answer_required": True}
         )
-    return EvalItem.model_validate({**common, "must_include": row.fit_must_include or (row.assistant,)})
+    return FitItem.model_validate({**common, "must_include": row.fit_must_include or (row.assistant,)})
 
 
 def sample_rows(rows: Sequence[ChatRow], lines: Sequence[int], *, max_rows: int, seed: int) -> list[ChatRow]:

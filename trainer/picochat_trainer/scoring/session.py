@@ -66,7 +66,7 @@ class Session:
         )
 
     def _prompt(self, item: EvalItem) -> list[int]:
-        ids, _ = self.tokenizer.encode_chat([{"role": "user", "content": item.user}], True)
+        ids, _ = self.tokenizer.encode_chat(item.messages_list, True, tools=item.tools)
         return ids
 
     def _label_log_probs(self, item: EvalItem, prompt: list[int]) -> dict[str, float] | None:

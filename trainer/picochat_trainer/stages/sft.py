@@ -43,6 +43,7 @@ def run(context: StageContext, config: SftConfig) -> dict[str, float]:
         sequence_len=sequence_len,
         val_fraction=config.val_fraction,
         seed=config.seed,
+        train_on=config.train_on,
     )
     if split.skipped_long:
         lines = ", ".join(map(str, split.skipped_long[:10]))

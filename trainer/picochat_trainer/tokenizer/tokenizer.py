@@ -8,14 +8,17 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 import tokenizers
 from picochat_contract.canonical import sha256_hex
 from picochat_contract.errors import Code, ContractError
 from tokenizers import pre_tokenizers
 
-from picochat_trainer.tokenizer.chat_template import ROLES
+from picochat_trainer.tokenizer.chat_template import ROLES, Message, turns
 from picochat_trainer.tokenizer.special import BOS, IM_END, IM_START, PAD
+
+TrainOn = Literal["last", "all"]
 
 _FALLBACK_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
@@ -87,17 +90,25 @@ class Tokenizer:
         return frozenset({self.bos_id, self.im_start_id, self.im_end_id, self.pad_id})
 
     def encode_chat(
-        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = False
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = False,
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        train_on: TrainOn = "all",
     ) -> tuple[list[int], list[int]]:
         """Ids and loss mask of a chat, equal in text to the chat template.
 
-        The mask is 1 on tokens to be learned: each assistant's content and the `<|im_end|>` that ends it.
+        The mask is 1 on tokens to be learned: the text of each assistant's turn, or of the last one, and the
+        `<|im_end|>` that ends it.
         """
         ids: list[int] = []
         mask: list[int] = []
-        for message in messages:
-            header, content = self._message_parts(message)
-            learned = int(message["role"] == "assistant")
+        chat = turns(messages, tools)
+        last = max((i for i, (role, _) in enumerate(chat) if role == "assistant"), default=-1)
+        for i, (role, text) in enumerate(chat):
+            header, content = self._turn_parts(role, text)
+            learned = int(role == "assistant" and (train_on == "all" or i == last))
             ids += [self.im_start_id, *header, *content, self.im_end_id, *self._newline]
             mask += [0] * (1 + len(header)) + [learned] * (len(content) + 1) + [0] * len(self._newline)
         if add_generation_prompt:
@@ -105,16 +116,15 @@ class Tokenizer:
             mask += [0] * (1 + len(self._assistant_header))
         return ids, mask
 
-    def _message_parts(self, message: Mapping[str, str]) -> tuple[list[int], list[int]]:
-        role, content = message["role"], message["content"]
+    def _turn_parts(self, role: str, text: str) -> tuple[list[int], list[int]]:
         if role not in ROLES:
             raise ContractError(
                 Code.INVALID_VALUE, f"unknown role {role!r}; known: {', '.join(ROLES)}", param="role"
             )
         if role == "assistant":
             # Apart from its header, so that training sees the very ids that generation starts from.
-            return self._assistant_header, self.encode(content)
-        return self.encode(f"{role}\n{content}"), []
+            return self._assistant_header, self.encode(text)
+        return self.encode(f"{role}\n{text}"), []
 
     @cached_property
     def _newline(self) -> list[int]:

@@ -2,14 +2,15 @@
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
-from typing import Literal, Protocol
+from itertools import accumulate, zip_longest
+from typing import Any, Literal, Protocol
 
 from picochat_contract.errors import Code, ContractError
 
 from picochat_trainer.data.normalize import normal_form
+from picochat_trainer.tokenizer.tokenizer import TrainOn
 from picochat_trainer.tuning.rows import ChatRow
 
 SplitMethod = Literal["group", "random"]
@@ -22,7 +23,12 @@ _HOLDOUT_OVERSHOOT = (
 
 class ChatTokenizer(Protocol):
     def encode_chat(
-        self, messages: Sequence[dict[str, str]], add_generation_prompt: bool = False
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = False,
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        train_on: TrainOn = "all",
     ) -> tuple[list[int], list[int]]: ...
 
 
@@ -37,7 +43,9 @@ class Example:
     """The release skill of the category, or the category itself."""
     group: str | None
     prompt: str
-    """In normal form: equal prompts are one family, whatever their groups."""
+    """What the user says, in normal form: equal prompts are one family, whatever their groups."""
+    beginnings: tuple[str, ...] = ()
+    """The same after each earlier turn of the user: a row that ends there is of this family too."""
     ids: tuple[int, ...]
     loss_mask: tuple[int, ...]
 
@@ -61,10 +69,16 @@ class ChatSplit:
 
 
 def prepare_chat(
-    rows: Sequence[ChatRow], tokenizer: ChatTokenizer, *, sequence_len: int, val_fraction: float, seed: int
+    rows: Sequence[ChatRow],
+    tokenizer: ChatTokenizer,
+    *,
+    sequence_len: int,
+    val_fraction: float,
+    seed: int,
+    train_on: TrainOn = "last",
 ) -> ChatSplit:
     """Encode the rows, leave out those that are too long, and hold out whole groups."""
-    examples = [_example(row, tokenizer) for row in rows]
+    examples = [_example(row, tokenizer, train_on) for row in rows]
     fitting = [example for example in examples if example.num_inputs <= sequence_len]
     skipped = tuple(example.line for example in examples if example.num_inputs > sequence_len)
     if len(fitting) < 2:
@@ -83,16 +97,18 @@ def prepare_chat(
     )
 
 
-def _example(row: ChatRow, tokenizer: ChatTokenizer) -> Example:
-    messages = [{"role": "user", "content": row.user}, {"role": "assistant", "content": row.assistant}]
-    ids, mask = tokenizer.encode_chat(messages)
+def _example(row: ChatRow, tokenizer: ChatTokenizer, train_on: TrainOn) -> Example:
+    ids, mask = tokenizer.encode_chat(row.messages_list, tools=row.tools, train_on=train_on)
+    # A prompt of signs only has no words; its own text then stands for it.
+    said = [normal_form(text) or text.strip() for text in row.user_texts]
+    *beginnings, prompt = accumulate(said, "{}\n{}".format)
     return Example(
         line=row.line,
         category=row.category or _UNCATEGORIZED,
         skill=row.skill or row.category or _UNCATEGORIZED,
         group=row.group,
-        # A prompt of signs only has no words; its own text then stands for it.
-        prompt=normal_form(row.user) or row.user.strip(),
+        prompt=prompt,
+        beginnings=tuple(beginnings),
         ids=tuple(ids),
         loss_mask=tuple(mask),
     )
@@ -122,7 +138,10 @@ def _hold_out(examples: Sequence[Example], val_fraction: float, seed: int) -> tu
 
 
 def families(examples: Sequence[Example]) -> dict[int, list[Example]]:
-    """Rows that share a group or a prompt, directly or through others, by the line of the first."""
+    """Rows that share a group or a prompt, or of which one begins as another goes, directly or through others.
+
+    By the line of the first.
+    """
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -130,9 +149,11 @@ def families(examples: Sequence[Example]) -> dict[int, list[Example]]:
             parent[name] = name = parent[parent[name]]
         return name
 
+    prompts = {example.prompt for example in examples}
     for example in examples:
-        if example.group is not None:
-            parent[root(f"group {example.group}")] = root(f"prompt {example.prompt}")
+        names = [f"prompt {beginning}" for beginning in example.beginnings if beginning in prompts]
+        for name in [*names, *([] if example.group is None else [f"group {example.group}"])]:
+            parent[root(name)] = root(f"prompt {example.prompt}")
     found: dict[str, list[Example]] = {}
     for example in examples:
         found.setdefault(root(f"prompt {example.prompt}"), []).append(example)
