@@ -16,6 +16,7 @@ from picochat_contract.configs import Resources
 from picochat_contract.events import CheckpointFiles, EventType, StageEvent
 from picochat_contract.manifest import StageJob
 
+from picochat_trainer.cores import available_cores
 from picochat_trainer.inputs import locate
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,11 @@ class StageContext:
     @property
     def resources(self) -> Resources:
         return self.job.resources
+
+    @property
+    def num_workers(self) -> int:
+        """Processes that a CPU stage may use: as many as asked for, else one per core that it may run on."""
+        return self.resources.num_threads or available_cores()
 
     @property
     def is_main(self) -> bool:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -247,3 +248,85 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_the_good_one(
         run(checkpoint_every=4)
     resumed = load_resume(folder)
     assert resumed is not None and resumed.state.step == 8
+
+
+class Poisoned:
+    """Batches of a reader, of which one has targets that the model has never seen: its loss jumps."""
+
+    def __init__(self, reader: WindowReader, bad_step: int) -> None:
+        self.reader = reader
+        self.bad_step = bad_step
+        self.num_given = 0
+
+    @property
+    def position(self) -> dict[str, int]:
+        return {**self.reader.position, "given": self.num_given}
+
+    def seek(self, position: dict[str, int]) -> None:
+        self.num_given = position["given"]
+        self.reader.seek({name: value for name, value in position.items() if name != "given"})
+
+    def shapes(self) -> list[tuple[int, int]]:
+        return self.reader.shapes()
+
+    def next_step(self) -> Any:
+        batch = self.reader.next_step()
+        self.num_given += 1
+        if self.num_given != self.bad_step + 1:
+            return batch
+        ((tokens, targets),) = batch.micro_batches
+        return dataclasses.replace(batch, micro_batches=((tokens, torch.full_like(targets, VOCAB - 1)),))
+
+
+def spiked(tmp_path: Path, *, rollback: bool, steps: int = 40, bad_step: int = 33) -> Outcome:
+    made = GPT(MODEL, VOCAB)
+    made.init_weights(1)
+    config = BaseConfig(
+        **{**SETTINGS, "max_steps": steps, "loss_spike_rollback": rollback, "lr_decay": "none"}
+    )
+    reader = WindowReader(TOKENS, sequence_len=T, device_batch_size=4, seed=1)
+    training = Training(
+        model=made,
+        batches=Poisoned(reader, bad_step),
+        validator=lambda model: Validation(loss=1.0),
+        config=config,
+        fingerprint={"steps": 0},
+        best="base/best_checkpoint",
+        resume="base/resume_checkpoint",
+    )
+    return train(StageContext(tmp_path, StageJob(stage="base", config={})), training)
+
+
+def test_a_loss_spike_is_undone_and_training_goes_on_more_slowly(tmp_path: Path) -> None:
+    outcome = spiked(tmp_path, rollback=True)
+    assert outcome.state.rollbacks == (33,)
+    assert outcome.state.rate_scale == 0.5
+    rates = {point.step: point.learning_rate for point in outcome.state.losses}
+    assert rates[35] == pytest.approx(rates[33] / 2)
+    warnings = [e["message"] for e in events(tmp_path, "log") if e["level"] == "warning"]
+    assert any("is a spike; back to the last snapshot" in message for message in warnings)
+
+
+def test_without_rollback_a_spike_is_trained_on(tmp_path: Path) -> None:
+    assert spiked(tmp_path, rollback=False).state.rollbacks == ()
+
+
+def test_the_rate_follows_the_rows_of_a_step_where_that_is_asked_for(run: Run) -> None:
+    plain = run(max_steps=4, lr_decay="none", warmup_steps=0)
+    assert plain.state.losses[-1].learning_rate == pytest.approx(1e-2)
+
+
+def test_auto_scaling_multiplies_by_the_root_of_the_batch(run: Run) -> None:
+    scaled = run(max_steps=4, lr_decay="none", warmup_steps=0, auto_lr_scaling=True, grad_accum_steps=8)
+    assert scaled.state.losses[-1].learning_rate == pytest.approx(1e-2 * math.sqrt(32 / 8))
+
+
+def test_muon_trains(run: Run) -> None:
+    losses = train_losses(run(optimizer="muon", max_steps=30))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_kernel_that_the_device_has_not_is_refused(run: Run) -> None:
+    with pytest.raises(ContractError, match="needs CUDA") as caught:
+        run(attn_backend="flash")
+    assert caught.value.code is Code.DEVICE_UNAVAILABLE

@@ -1,6 +1,8 @@
 import torch
-from picochat_contract.configs import BaseConfig
+from picochat_contract.configs import BaseConfig, ModelConfig
+from picochat_trainer.model import GPT
 from picochat_trainer.training.optim import (
+    Optimizers,
     load_optimizer_tensors,
     make_optimizer,
     optimizer_tensors,
@@ -16,7 +18,7 @@ def model() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
 
 
-def step(module: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+def step(module: nn.Module, optimizer: Optimizers, seed: int) -> None:
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed))
     module(x).square().sum().backward()
     optimizer.step()
@@ -56,4 +58,53 @@ def test_before_the_first_step_there_is_no_state() -> None:
     optimizer = make_optimizer(module, CONFIG)
     assert optimizer_tensors(optimizer, module) == {}
     load_optimizer_tensors(optimizer, module, {})
-    assert not optimizer.state
+    assert not any(part.state for part in optimizer.parts)
+
+
+MUON = BaseConfig(learning_rate=0.01, weight_decay=0.1, optimizer="muon")
+
+
+def gpt() -> GPT:
+    made = GPT(ModelConfig(n_layer=2, n_head=2, n_embd=16, sequence_len=8), 30)
+    made.init_weights(1)
+    return made
+
+
+def gpt_step(module: GPT, optimizer: Optimizers, seed: int) -> None:
+    tokens = torch.randint(30, (2, 9), generator=torch.Generator().manual_seed(seed))
+    module.loss(tokens[:, :-1], tokens[:, 1:]).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
+    module = gpt()
+    optimizer = make_optimizer(module, MUON)
+    for name, parameter in module.named_parameters():
+        wanted = torch.optim.Muon if "layers." in name and parameter.ndim == 2 else torch.optim.AdamW
+        assert isinstance(optimizer.part_of(parameter), wanted), name
+
+
+def test_a_muon_update_is_of_the_size_of_an_adamw_update() -> None:
+    sizes = {}
+    for config in (MUON, MUON.model_copy(update={"optimizer": "adamw"})):
+        module = gpt()
+        before = module.model.layers[0].mlp.up_proj.weight.detach().clone()  # type: ignore[union-attr]
+        gpt_step(module, make_optimizer(module, config), 1)
+        after = module.model.layers[0].mlp.up_proj.weight.detach()  # type: ignore[union-attr]
+        sizes[config.optimizer] = float((after - before).square().mean().sqrt())
+    assert 0.1 < sizes["muon"] / sizes["adamw"] < 1.0  # the scale is 0.2 of a sign update
+
+
+def test_muon_state_that_is_put_back_goes_on_bit_for_bit() -> None:
+    first, second = gpt(), gpt()
+    first_optimizer, second_optimizer = make_optimizer(first, MUON), make_optimizer(second, MUON)
+    for seed in range(3):
+        gpt_step(first, first_optimizer, seed)
+    second.load_state_dict(first.state_dict())
+    load_optimizer_tensors(second_optimizer, second, optimizer_tensors(first_optimizer, first))
+    for seed in range(3, 6):
+        gpt_step(first, first_optimizer, seed)
+        gpt_step(second, second_optimizer, seed)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name

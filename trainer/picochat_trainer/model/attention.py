@@ -1,16 +1,44 @@
 """Causal attention with grouped queries, in two forms with the same numbers.
 
-CUDA takes PyTorch's fused kernels. On the CPU two plain matmuls are faster for the small heads and short
+CUDA takes PyTorch's fused kernels; `choose_backend` says which. On the CPU two plain matmuls are faster for the small heads and short
 contexts of this project (measured while training 1.5M parameters, context 256: +8 % tokens/s).
 
 B rows, H query heads, K key/value heads, G = H/K, T queries, S keys, h head dim
 """
 
 import math
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from picochat_contract.errors import Code, ContractError
 from torch import Tensor
+
+Backend = Literal["auto", "flash", "efficient", "math", "cudnn"]
+
+
+def choose_backend(backend: Backend, device: str) -> None:
+    """Leave only one kind of fused attention kernel on in this process; `auto` leaves PyTorch its choice.
+
+    Raises `device_unavailable` on the CPU for anything but auto and math: the matmul form is what it has.
+    """
+    if not device.startswith("cuda"):
+        if backend not in ("auto", "math"):
+            raise ContractError(
+                Code.DEVICE_UNAVAILABLE,
+                f"base.attn_backend is {backend!r}, which needs CUDA; this run is on {device}. Use auto or math",
+                param="attn_backend",
+            )
+        return
+    switches = {
+        "flash": torch.backends.cuda.enable_flash_sdp,
+        "efficient": torch.backends.cuda.enable_mem_efficient_sdp,
+        "math": torch.backends.cuda.enable_math_sdp,
+        "cudnn": torch.backends.cuda.enable_cudnn_sdp,
+    }
+    assert set(switches) | {"auto"} == set(get_args(Backend))
+    for name, switch in switches.items():
+        switch(backend in ("auto", name))
 
 
 def attend(

@@ -85,6 +85,12 @@ class TrainingState(Config):
     tokens_seen: int
     elapsed_seconds: float
     stop_reason: str | None
+    loss_baseline: float | None = None
+    """Running mean of the training loss, where spikes are watched for."""
+    rate_scale: float = 1.0
+    """What spikes have left of the learning rate."""
+    rollbacks: tuple[int, ...] = ()
+    """Steps whose loss was a spike and whose update was undone."""
 
 
 @dataclass(frozen=True, kw_only=True)

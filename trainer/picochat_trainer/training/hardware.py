@@ -10,6 +10,8 @@ import torch
 from picochat_contract.configs import Device, OptimConfig, Precision, Resources
 from picochat_contract.errors import Code, ContractError
 
+from picochat_trainer.cores import available_cores
+
 # On two cores a cold compile takes 15 s per batch shape and halves the steps' time (measured).
 _MIN_EAGER_SECONDS = 30.0
 _EAGER_FLOPS = {torch.bfloat16: 75e9, None: 45e9}  # per second and core, in training, measured with avx512
@@ -33,8 +35,7 @@ def resolve_device(device: Device, local_rank: int) -> str:
 
 def set_threads(resources: Resources, world_size: int) -> int:
     """Share the cores evenly between the processes, unless the job names a number."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = resources.num_threads or max(1, cores // world_size)
+    threads = resources.num_threads or max(1, available_cores() // world_size)
     torch.set_num_threads(threads)
     return threads
 

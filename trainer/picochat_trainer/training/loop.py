@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from picochat_contract.configs import BaseConfig
 from picochat_contract.errors import Code, ContractError
 from torch import Tensor, nn
 
 from picochat_trainer.context import Interrupted, StageContext
+from picochat_trainer.model.attention import choose_backend
 from picochat_trainer.model.gpt import IGNORE_INDEX
 from picochat_trainer.training import distributed
 from picochat_trainer.training.checkpoint import LossPoint, Metadata, TrainingState, losses_of, save_weights
@@ -26,6 +28,13 @@ from picochat_trainer.training.optim import make_optimizer, set_learning_rate
 from picochat_trainer.training.reader import StepBatch
 from picochat_trainer.training.resume import BEST_KIND, Training, restore, save_resume_point, weights_of
 from picochat_trainer.training.schedule import learning_rate
+from picochat_trainer.training.spikes import (
+    SNAPSHOT_EVERY,
+    SpikeGuard,
+    is_spike,
+    next_baseline,
+    next_rate_scale,
+)
 from picochat_trainer.training.validation import Validation
 
 MAX_NONFINITE_IN_A_ROW = 3
@@ -78,8 +87,15 @@ class Trainer:
         self.clock = Clock()
         self.dtype = autocast_dtype(self.config.precision, context.device)
         self.optimizer = make_optimizer(self.model, self.config)
+        choose_backend(
+            self.config.attn_backend if isinstance(self.config, BaseConfig) else "auto", context.device
+        )
         torch.manual_seed(self.config.seed + context.rank)  # dropout; a resume puts its own state over this
         self.state = restore(context, training, self.optimizer) or _fresh_state(training.fingerprint)
+        watches = isinstance(self.config, BaseConfig) and self.config.loss_spike_rollback
+        self.spikes = (
+            SpikeGuard(self.model, self.optimizer, world_size=context.world_size) if watches else None
+        )
         self.interval_tokens = 0
         self.interval_seconds = 0.0
         self.total_tokens = 0  # in this process
@@ -99,7 +115,7 @@ class Trainer:
 
     def _step(self) -> None:
         step = self.state.step
-        rate = learning_rate(self.config, step)
+        rate = learning_rate(self.config, step, num_ranks=self.context.world_size) * self.state.rate_scale
         set_learning_rate(self.optimizer, rate)
         with self.clock.measure("train"):
             start = time.perf_counter()
@@ -107,9 +123,11 @@ class Trainer:
             loss = self._backward(batch)
             grad_norm = self._clip()
             finite = math.isfinite(grad_norm)
-            if finite:
+            if self.spikes is not None and self._roll_back_spike(self.spikes, float(loss)):
+                finite = math.isfinite(float(loss))
+            elif finite:
                 self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             self.interval_seconds += time.perf_counter() - start
         self._count(batch, finite)
         done = step + 1
@@ -137,6 +155,21 @@ class Trainer:
             (share * world_size).backward()
             total += share.detach()
         return total
+
+    def _roll_back_spike(self, guard: SpikeGuard, loss: float) -> bool:
+        """Undo what led to a spike, or count this step among the good ones; True after a rollback."""
+        state = self.state
+        if is_spike(loss, state.loss_baseline, state.step):
+            guard.roll_back()
+            scale = next_rate_scale(state.rate_scale)
+            self._set(rollbacks=(*state.rollbacks, state.step), rate_scale=scale)
+            message = f"step {state.step}: loss {loss:.3f} is a spike; back to the last snapshot, learning rate x {scale:g}"
+            self.context.events.log("warning", message)
+            return True
+        if state.step % SNAPSHOT_EVERY == 0:
+            guard.snapshot()
+        self._set(loss_baseline=next_baseline(state.loss_baseline, loss))
+        return False
 
     def _clip(self) -> float:
         limit = self.config.grad_clip or math.inf
@@ -257,6 +290,8 @@ class Trainer:
         self._set(elapsed_seconds=self._elapsed(), position=self.training.batches.position)
         with self.clock.measure("checkpoint"):
             save_resume_point(self.context, self.training, self.optimizer, self.state)
+        if self.spikes is not None:
+            self.spikes.snapshot()  # what a resumed run starts from
 
     # -- small things
 
@@ -308,6 +343,7 @@ class Trainer:
             "checkpoint_seconds": self.clock.checkpoint,
             "elapsed_seconds": self.state.elapsed_seconds,
             "flops_per_token": self.model.flops_per_token(),
+            "rollbacks": list(self.state.rollbacks),
             "compiled": self.compiled,
             "precision": "bf16" if self.dtype is torch.bfloat16 else "float32",
         }

@@ -21,7 +21,7 @@ from picochat_trainer.training.checkpoint import (
     restore_best,
     save_resume,
 )
-from picochat_trainer.training.optim import load_optimizer_tensors, optimizer_tensors
+from picochat_trainer.training.optim import Optimizers, load_optimizer_tensors, optimizer_tensors
 from picochat_trainer.training.reader import BatchSource
 from picochat_trainer.training.validation import Validator
 
@@ -43,9 +43,7 @@ class Training:
     """Run-folder name of the folder for resume checkpoints."""
 
 
-def restore(
-    context: StageContext, training: Training, optimizer: torch.optim.Optimizer
-) -> TrainingState | None:
+def restore(context: StageContext, training: Training, optimizer: Optimizers) -> TrainingState | None:
     """Take up the training at its resume checkpoint; None where there is none."""
     resume_dir, best_dir = context.scratch(training.resume), context.path(training.best)
     if context.is_main:
@@ -71,7 +69,7 @@ def restore(
 
 
 def save_resume_point(
-    context: StageContext, training: Training, optimizer: torch.optim.Optimizer, state: TrainingState
+    context: StageContext, training: Training, optimizer: Optimizers, state: TrainingState
 ) -> None:
     """Write the resume checkpoint and announce it; all ranks call this."""
     tensors = {f"optimizer.{k}": v for k, v in optimizer_tensors(optimizer, training.model).items()}
