@@ -27,6 +27,8 @@ HONESTY = "honesty/honesty_report.json"
 HONESTY_MD = "honesty/report.md"
 AUDIT = "honesty/audit_report.json"
 AUDIT_MD = "honesty/audit_report.md"
+HOLDOUT = "base/holdout.json"  # ids of the documents that were held out
+BASE_SAMPLES = "base/samples.jsonl"  # texts that the base model wrote without a prompt
 PREFLIGHT = "preflight.json"
 PREFLIGHT_MD = "preflight.md"
 TOKENS_DIR = "tokens"
@@ -99,7 +101,7 @@ def kind_of(path: str) -> Kind:
         return Kind.CHECKPOINT
     if path in (TOKENIZER, TOKENIZER_CONFIG):
         return Kind.TOKENIZER
-    if path in (CORPUS, CORPUS_MANIFEST, CHAT, EVAL, PREFERENCES) or pure.parts[0] in DATA_DIRS:
+    if path in (CORPUS, CORPUS_MANIFEST, CHAT, EVAL, PREFERENCES) or path.split("/")[0] in DATA_DIRS:
         return Kind.DATA
     if pure.name in ("log.txt", "events.jsonl"):
         return Kind.LOG

@@ -132,6 +132,8 @@ STAGES: dict[StageName, StageDefinition] = {
             inputs=(
                 *DATA,
                 layout.BASE_REPORT,
+                layout.HOLDOUT,
+                layout.BASE_SAMPLES,
                 "base/sample.txt",
                 layout.SFT_REPORT,
                 "sft/sample.txt",
