@@ -7,11 +7,10 @@ from pydantic import Field, model_validator
 
 from picochat_contract.api import PLAIN, Wire
 from picochat_contract.canonical import SHA256_HEX, digest_of
-from picochat_contract.data_configs import ArtifactSource, ReadOptions
+from picochat_contract.data_configs import DATASET_NAME, ArtifactSource, LeftOutSource, ReadOptions
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.preflight import PreflightReport, PreflightStatus
 
-DATASET_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 MAX_DATASET_FILES = 10_000
 DatasetRole = Literal["corpus", "chat", "eval", "preferences", "external"]
 DatasetKind = Literal["pack", "corpus", "chat", "eval", "preferences", "external"]
@@ -25,6 +24,8 @@ class DatasetFileIn(ReadOptions):
     path: str = Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
     """File name with its extensions, which say how it is read."""
     digest: str = Field(pattern=SHA256_HEX.pattern)
+    group: str | None = Field(default=None, max_length=200)
+    """Files of one group are one source: limits count over all of them."""
 
     def source(self) -> ArtifactSource:
         """The file as a run spec names it."""
@@ -42,6 +43,8 @@ class DatasetIn(Wire):
     license: str | None = Field(default=None, max_length=200, pattern=PLAIN)
     """Of every file that names none of its own."""
     files: list[DatasetFileIn] = Field(min_length=1, max_length=MAX_DATASET_FILES)
+    left_out: list[LeftOutSource] = Field(default=[], max_length=MAX_DATASET_FILES)
+    """What was not uploaded; the corpus's report lists it."""
 
     @property
     def kind(self) -> DatasetKind:
@@ -52,8 +55,10 @@ class DatasetIn(Wire):
     @property
     def digest(self) -> str:
         """sha256 over licence and files in their order: equal means the same data."""
-        files = [file.model_dump(mode="json", exclude_defaults=True) for file in self.files]
-        return digest_of({"license": self.license, "files": files})
+        content = self.model_dump(
+            mode="json", include={"license", "files", "left_out"}, exclude_defaults=True
+        )
+        return digest_of(content)
 
     @model_validator(mode="after")
     def _each_row_file_has_one_meaning(self) -> Self:
@@ -93,6 +98,7 @@ class DatasetSummary(Wire):
 
 class DatasetOut(DatasetSummary):
     files: list[DatasetFileOut]
+    left_out: list[LeftOutSource]
 
 
 class PreflightOut(Wire):

@@ -1,5 +1,6 @@
 """Configs of the stages that make data: where a corpus comes from, how it is cleaned, what is trained on it."""
 
+from pathlib import PurePosixPath
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -15,6 +16,20 @@ COMPRESSIONS: Final = (".gz", ".bz2", ".xz", ".zst")
 """May follow any of the others, as in `.jsonl.gz`."""
 CORPUS_SUFFIXES: Final = (*TEXT_SUFFIXES, *ROW_SUFFIXES, *MARKUP_SUFFIXES)
 """Files that a folder source means; anything else in the folder is left out and listed."""
+
+
+def split_suffix(name: str) -> tuple[str, str]:
+    """Kind and compression of a file name in lower case: the compression is empty where there is none.
+
+    The kind is the last suffix, known or not; `a.JSONL.gz` gives `(".jsonl", ".gz")`, `notes` gives `("", "")`.
+    """
+    suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
+    if len(suffixes) > 1 and suffixes[-1] in COMPRESSIONS:
+        return suffixes[-2], suffixes[-1]
+    return (suffixes[-1], "") if suffixes else ("", "")
+
+
+DATASET_NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
 
 class SourceOptions(Config):
@@ -54,6 +69,10 @@ class FileSource(ReadOptions):
     """Globs on paths below a folder, such as `docs/**/*.md`; empty means every file of a known kind."""
     exclude: tuple[str, ...] = ()
     """Globs of what to leave out; it is listed as `recipe_excluded`."""
+    optional: bool = False
+    """Where there is nothing at `path`, list it as `missing_source` instead of refusing the dataset."""
+    reason: str | None = Field(default=None, max_length=500)
+    """Why something is left out of this source, in words; the manifest shows it with the source."""
 
 
 class ArtifactSource(ReadOptions):
@@ -64,18 +83,31 @@ class ArtifactSource(ReadOptions):
     """sha256 of the file, 64 hexadecimal digits."""
     name: str = Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
     """File name with its extensions, which say how it is read."""
+    group: str | None = Field(default=None, max_length=200)
+    """Uploads of one group are one source: its limits count over all of them. Set for the files of a folder."""
+
+
+class LeftOutSource(SourceOptions):
+    """What a client left out of an upload. It holds no documents: it is here for the corpus's report to list."""
+
+    type: Literal["left_out"]
+    path: str = Field(min_length=1, max_length=1000)
+    reason: Literal["recipe_excluded", "missing_source", "link_outside_folder"]
+    """As for files that are left out where they are read."""
 
 
 class DatasetRef(ReadOptions):
     """A dataset that `picochat-client data push` registered; the server turns it into artifact sources."""
 
     type: Literal["dataset"]
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
-    version: int | None = Field(default=None, ge=1)
+    name: str = Field(pattern=DATASET_NAME)
+    version: int | None = Field(default=None, ge=1, lt=2**31)
     """None means the newest."""
 
 
-Source = Annotated[PydocSource | FileSource | ArtifactSource | DatasetRef, Field(discriminator="type")]
+Source = Annotated[
+    PydocSource | FileSource | ArtifactSource | LeftOutSource | DatasetRef, Field(discriminator="type")
+]
 FileRef = Annotated[FileSource | ArtifactSource | DatasetRef, Field(discriminator="type")]
 """One file of rows. Of a dataset it means the file in that role: its chat, eval or preference rows, or the external
 benchmark of the same name."""
@@ -126,6 +158,12 @@ class DatasetConfig(Config):
     """Generated eval items (only where `eval` is not given)."""
     answer_style: Literal["direct", "scratchpad"] = "direct"
     seed: Seed = 42
+
+    @property
+    def references(self) -> "tuple[Source | FileRef, ...]":
+        """Every source and every file of rows that is named."""
+        rows = (self.chat, self.eval, self.preferences, *self.external.values())
+        return (*self.sources, *(file for file in rows if file is not None))
 
 
 class HonestyConfig(Config):

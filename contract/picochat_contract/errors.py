@@ -18,6 +18,7 @@ class Code(StrEnum):
     INVALID_SHAPE = "invalid_shape"  # the model's dimensions do not fit together
     NOT_YAML = "not_yaml"
     SOURCE_NOT_UPLOADED = "source_not_uploaded"  # a file path came over HTTP instead of an artifact digest
+    DATASET_UNKNOWN = "dataset_unknown"  # the project has no dataset of this name, version or role
     # inputs of a stage
     CORPUS_MISSING = "corpus_missing"
     FILE_UNREADABLE = "file_unreadable"
@@ -50,6 +51,8 @@ class Code(StrEnum):
     LEASE_LOST = "lease_lost"
     ILLEGAL_TRANSITION = "illegal_transition"
     GATE_NOT_READY = "gate_not_ready"
+    PREFLIGHT_NOT_READY = "preflight_not_ready"
+    HONESTY_NOT_READY = "honesty_not_ready"
     GATE_NOT_PASSED = "gate_not_passed"
     MODEL_NOT_FOUND = "model_not_found"
     MODEL_NOT_RELEASED = "model_not_released"

@@ -149,9 +149,7 @@ def stage_needs(spec: RunSpec, stage: StageName) -> tuple[StageName, ...]:
 
 def check_uploadable(spec: RunSpec) -> None:
     """Refuse file paths in a spec that came over HTTP: a server never opens a path that a client names."""
-    dataset = spec.dataset
-    sources = [*dataset.sources, dataset.chat, dataset.eval, dataset.preferences, *dataset.external.values()]
-    for source in sources:
+    for source in spec.dataset.references:
         if isinstance(source, FileSource):
             raise SpecError(
                 Code.SOURCE_NOT_UPLOADED,

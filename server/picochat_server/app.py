@@ -14,6 +14,7 @@ from picochat_server import health, problems
 from picochat_server.artifacts.endpoints import router as artifacts_router
 from picochat_server.artifacts.store import LocalStore
 from picochat_server.bootstrap import with_secret
+from picochat_server.datasets.endpoints import router as datasets_router
 from picochat_server.db import make_engine, make_read_sessions, make_sessions
 from picochat_server.gates.endpoints import router as gates_router
 from picochat_server.health import HttpMetrics, MeasureRequests
@@ -42,6 +43,7 @@ ROUTERS = (
     streams_router,
     gates_router,
     artifacts_router,
+    datasets_router,
     releases_router,
     worker_router,
     keys_router,

@@ -196,6 +196,43 @@ class Release(Base):
     created_at: Mapped[datetime]
 
 
+class Dataset(Base):
+    """A version of a named dataset: a list of stored files with their roles. Never changed, never removed."""
+
+    __tablename__ = "dataset"
+    __table_args__ = (UniqueConstraint("project_id", "name", "version", name="uq_dataset_version"),)
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("project.id"))
+    name: Mapped[str] = mapped_column(NAME)
+    version: Mapped[int]
+    digest: Mapped[str] = mapped_column(DIGEST)
+    """sha256 over the file list; pushing the newest version's content again makes no new one."""
+    kind: Mapped[str] = mapped_column(STATE)
+    description: Mapped[str] = mapped_column(Text)
+    license: Mapped[str | None] = mapped_column(String(200))
+    num_files: Mapped[int]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    files: Mapped[list[dict[str, Any]]]
+    """[{role, path, digest, size_bytes, how it is read}], in order."""
+    left_out: Mapped[list[dict[str, Any]]]
+    created_at: Mapped[datetime]
+    created_by: Mapped[str] = mapped_column(ID)
+    """Id of the key that was used."""
+
+
+class PreflightReportRow(Base):
+    """The server's own judgement of a run's preflight facts; it decided whether the run went on."""
+
+    __tablename__ = "preflight_report"
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
+    status: Mapped[str] = mapped_column(STATE)
+    report: Mapped[dict[str, Any]]
+    sha256: Mapped[str | None] = mapped_column(DIGEST)
+    """Of the stored preflight.json that was judged."""
+    advice_status: Mapped[str | None] = mapped_column(STATE)
+    decided_at: Mapped[datetime]
+
+
 class Worker(Base):
     __tablename__ = "worker"
     __table_args__ = (UniqueConstraint("project_id", "name", name="uq_worker_name"),)

@@ -13,15 +13,20 @@ from fastapi import FastAPI
 from picochat_contract import layout
 from picochat_contract.canonical import sha256_hex
 from picochat_contract.evidence import (
+    AuditEvidence,
     BaseEvidence,
     EvalEvidence,
     FitEvidence,
     HonestyEvidence,
+    MatrixEvidence,
+    PairEvidence,
     Score,
     SftEvidence,
 )
+from picochat_contract.gate import CheckStatus
 from picochat_contract.ids import new_id
 from picochat_contract.manifest import OutputFile
+from picochat_contract.preflight import PreflightCheck, PreflightReport, PreflightStatus
 from picochat_contract.stages import StageName
 from picochat_contract.states import DesiredState, RunState, StageState
 from picochat_contract.stats import wilson_interval
@@ -35,11 +40,16 @@ from pydantic import BaseModel
 from sqlalchemy import select
 
 SFT_WEIGHTS = f"{layout.SFT_CHECKPOINT}/{layout.WEIGHTS}"
+SHARD = f"{layout.CORPUS_DIR}/part-00000.parquet"
 STAGE_OF = {
+    SHARD: StageName.DATASET,
     layout.CORPUS: StageName.DATASET,
+    layout.CORPUS_MANIFEST: StageName.DATASET,
     layout.CHAT: StageName.DATASET,
     layout.EVAL: StageName.DATASET,
-    layout.HONESTY: StageName.DATASET,
+    layout.HONESTY: StageName.HONESTY,
+    layout.PREFLIGHT: StageName.PREFLIGHT,
+    layout.AUDIT: StageName.AUDIT,
     layout.BASE_REPORT: StageName.BASE,
     SFT_WEIGHTS: StageName.SFT,
     layout.SFT_REPORT: StageName.SFT,
@@ -97,8 +107,13 @@ def make_finished_run(
 
 def approved_files() -> dict[str, bytes]:
     """One file per path that the gate reads, all about each other."""
+    shard = b"PAR1 a corpus PAR1"
     files = {
+        SHARD: shard,
         layout.CORPUS: b"a corpus\n" * 40,
+        layout.CORPUS_MANIFEST: json.dumps(
+            {"shards": [{"path": SHARD, "sha256": sha256_hex(shard)}]}
+        ).encode(),
         layout.CHAT: b'{"prompt": "hi", "reply": "hello"}\n',
         layout.EVAL: b'{"prompt": "who are you"}\n',
         SFT_WEIGHTS: bytes(range(256)) * 8,
@@ -108,6 +123,8 @@ def approved_files() -> dict[str, bytes]:
     base_subject = sha256_hex(b"base weights")
     reports = {
         layout.HONESTY: honesty(files),
+        layout.PREFLIGHT: preflight(),
+        layout.AUDIT: audit(files, base_subject),
         layout.BASE_REPORT: base_report(base_subject),
         layout.SFT_REPORT: SftEvidence(
             subject=subject,
@@ -126,13 +143,53 @@ def approved_files() -> dict[str, bytes]:
 
 def honesty(files: Mapping[str, bytes]) -> HonestyEvidence:
     return HonestyEvidence(
-        chat_sha256=sha256_hex(files[layout.CHAT]),
-        eval_sha256=sha256_hex(files[layout.EVAL]),
-        corpus_sha256=sha256_hex(files[layout.CORPUS]),
+        **compared(files),
         exact_prompt_leaks=0,
+        near_prompt_leaks=0,
+        preference_prompt_leaks=0,
         corpus_prompt_hits=0,
         duplicate_eval_prompts=0,
-        num_eval=60,
+    )
+
+
+def audit(files: Mapping[str, bytes], base_subject: str) -> AuditEvidence:
+    return AuditEvidence(
+        **compared(files),
+        subject=sha256_hex(files[SFT_WEIGHTS]),
+        base_subject=base_subject,
+        trained_documents=90,
+        trained_rows=400,
+        trained_prompt_hits=0,
+        copied=score(60, 0),
+    )
+
+
+def compared(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """What a clean report about data says first."""
+    pairs = ("corpus_vs_eval", "sft_vs_eval", "corpus_vs_external", "corpus_vs_sft")
+    clean = [PairEvidence(pair=pair, num_targets=60, risk="clean", num_contaminated=0) for pair in pairs]
+    return {
+        "chat_sha256": sha256_hex(files[layout.CHAT]),
+        "eval_sha256": sha256_hex(files[layout.EVAL]),
+        "corpus_sha256": sha256_hex(files[layout.CORPUS_MANIFEST]),
+        "num_eval": 60,
+        "contamination_matrix": MatrixEvidence(pairs=clean),
+    }
+
+
+def preflight() -> PreflightReport:
+    check = PreflightCheck(
+        id="documents",
+        status=CheckStatus.PASS,
+        measured=90.0,
+        warn="< 20",
+        block="< 2",
+        profile="all",
+        message="90 documents",
+        fix="",
+    )
+    return PreflightReport(
+        status=PreflightStatus.READY, summary="every check passes", budget={}, checks=(check,)
     )
 
 
@@ -148,6 +205,10 @@ def base_report(base_subject: str) -> BaseEvidence:
         canary_hits=0,
         num_parameters=100_000,
         tokens_seen=1_000_000,
+        exposure_bits=1.4,
+        control_exposure_bits=1.4,
+        extractable=score(200, 1),
+        extractable_heldout=score(200, 1),
     )
 
 
@@ -159,6 +220,7 @@ def eval_report(subject: str) -> EvalEvidence:
     return EvalEvidence(
         subject=subject,
         overall=score(60, 50),
+        clean=score(58, 48),
         non_choice=score(40, 34),
         groups={"identity": score(20, 18), "refusal": score(20, 18), "choice": score(20, 14)},
         choice=score(20, 14),

@@ -112,6 +112,17 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def uploaded_file(client: TestClient, role: str, path: str, data: bytes, **options: Any) -> dict[str, Any]:
+    """Upload `data`; what a dataset says about it."""
+    assert client.put(f"/api/v1/artifacts/{sha256(data)}", content=data).status_code in (200, 201)
+    return {"role": role, "path": path, "digest": sha256(data), **options}
+
+
+def push(client: TestClient, name: str, *files: dict[str, Any], **fields: Any) -> httpx.Response:
+    """Register uploaded files as a dataset."""
+    return client.post("/api/v1/datasets", json={"name": name, "files": files, **fields})
+
+
 def submit(client: TestClient, spec: dict[str, Any] | None = None, **headers: str) -> dict[str, Any]:
     answer = client.post("/api/v1/runs", json=spec or UNGATED, headers=headers)
     assert answer.status_code == 201, answer.text

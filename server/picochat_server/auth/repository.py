@@ -13,6 +13,15 @@ def project_named(session: Session, name: str) -> Project | None:
     return session.scalar(select(Project).where(Project.name == name))
 
 
+def lock_project(session: Session, project_id: str) -> None:
+    """One release or dataset of a project at a time: versions are counted without a gap and without a clash.
+
+    FOR NO KEY UPDATE: rows that refer to the project (runs, uploads, audit) go on being written meanwhile. A plain
+    FOR UPDATE would hold them up while a checkpoint is hashed, and deadlock with a cancel of the same run.
+    """
+    session.execute(select(Project.id).where(Project.id == project_id).with_for_update(key_share=True))
+
+
 def key_by_digest(session: Session, digest: str) -> ApiKey | None:
     return session.scalar(select(ApiKey).where(ApiKey.secret_sha256 == digest))
 

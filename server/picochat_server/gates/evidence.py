@@ -4,17 +4,14 @@ A file whose bytes are not the recorded ones, or that cannot be parsed, is not p
 missing, and a fault says what really happened. Nothing here can make a verdict better.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from picochat_contract.api import ArtifactOut
-from picochat_contract.canonical import canonical_json, sha256_hex
 from picochat_contract.gate import Check, CheckStatus, DataDigests, EvidenceFile, Verdict
 from picochat_contract.layout import (
     CHAT,
-    CORPUS,
+    CORPUS_MANIFEST,
     EVAL,
     EVIDENCE_PATHS,
     GATE_REPORT,
@@ -22,10 +19,12 @@ from picochat_contract.layout import (
     WEIGHTS,
 )
 
+from picochat_server.artifacts.json_files import Unusable, changed, read_json
 from picochat_server.artifacts.store import LocalStore
 
 SUBJECT = f"{SFT_CHECKPOINT}/{WEIGHTS}"
-MAX_EVIDENCE_BYTES = 64 << 20
+HASHED = {"checkpoint": SUBJECT, "corpus": CORPUS_MANIFEST, "chat": CHAT, "eval_data": EVAL}
+"""Files whose bytes are hashed at every decision, by the name of the check that reports a difference."""
 AGAIN = "run the stage that writes it again, so that its bytes and its record agree"
 
 
@@ -41,30 +40,28 @@ class Collected:
     advice: Verdict | None
 
 
-class Unusable(Exception):  # noqa: N818 - reads as what happened
-    """A stored file cannot be used; the message says why."""
-
-
 def collect(store: LocalStore, artifacts: list[ArtifactOut]) -> Collected:
     """Read the evidence among a run's artifacts."""
     by_path = {artifact.path: artifact for artifact in artifacts}
     faults = [
         _fault(name, message)
-        for name, path in {"checkpoint": SUBJECT, "corpus": CORPUS, "chat": CHAT, "eval_data": EVAL}.items()
+        for name, path in HASHED.items()
         for message in _byte_faults(store, by_path.get(path), path)
     ]
+    if message := _corpus_fault(store, by_path):
+        faults.append(_fault("corpus", message))
     files: dict[str, EvidenceFile] = {}
     for name, path in EVIDENCE_PATHS.items():
         if (artifact := by_path.get(path)) is None:
             continue  # `decide` says that it is missing, where the policy asks for it
         try:
-            files[name] = EvidenceFile(path=path, sha256=artifact.sha256, data=_read_json(store, artifact))
+            files[name] = EvidenceFile(path=path, sha256=artifact.sha256, data=read_json(store, artifact))
         except Unusable as error:
             faults.append(_fault(name, str(error)))
     return Collected(
         subject=_digest(by_path, SUBJECT),
         data=DataDigests(
-            corpus=_digest(by_path, CORPUS), chat=_digest(by_path, CHAT), eval=_digest(by_path, EVAL)
+            corpus=_digest(by_path, CORPUS_MANIFEST), chat=_digest(by_path, CHAT), eval=_digest(by_path, EVAL)
         ),
         files=files,
         faults=tuple(faults),
@@ -78,35 +75,30 @@ def _byte_faults(store: LocalStore, artifact: ArtifactOut | None, path: str) -> 
         return
     found = store.hash_now(artifact.sha256)
     if found != artifact.sha256:
-        yield _changed(path, artifact.sha256, found)
+        yield changed(path, artifact.sha256, found)
 
 
-def _read_json(store: LocalStore, artifact: ArtifactOut) -> Any:
-    if artifact.size_bytes > MAX_EVIDENCE_BYTES:
-        raise Unusable(
-            f"{artifact.path} has {artifact.size_bytes} bytes, evidence has at most {MAX_EVIDENCE_BYTES}"
-        )
+def _corpus_fault(store: LocalStore, by_path: dict[str, ArtifactOut]) -> str | None:
+    """The manifest stands for the corpus: its shards must be those that the run recorded, and be there.
+
+    Their bytes are not hashed again here: workers checked them when they trained on them, and a corpus can have
+    many gigabytes.
+    """
+    manifest = by_path.get(CORPUS_MANIFEST)
+    if manifest is None or store.hash_now(manifest.sha256) != manifest.sha256:
+        return None  # told already
     try:
-        content = store.path(artifact.sha256).read_bytes()
-    except FileNotFoundError:
-        raise Unusable(_changed(artifact.path, artifact.sha256, None)) from None
-    found = sha256_hex(content)
-    if found != artifact.sha256:
-        raise Unusable(_changed(artifact.path, artifact.sha256, found))
-    try:
-        data = json.loads(content, parse_int=_int64)
-        canonical_json(data).encode()  # what a report that quotes it has to stand: no NaN, no lone surrogate
-        return data
-    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, brackets without end
-        raise Unusable(f"{artifact.path} is not JSON: {error}") from error
-
-
-def _int64(digits: str) -> int:
-    """Counts are divided: one that no float holds would break the decision."""
-    number = int(digits)
-    if abs(number) >= 2**63:
-        raise ValueError(f"a number of {len(digits)} digits, expected at most 64 bits")
-    return number
+        shards = {str(shard["path"]): shard["sha256"] for shard in read_json(store, manifest)["shards"]}
+    except Unusable as error:
+        return str(error)
+    except (KeyError, TypeError):
+        return f"{CORPUS_MANIFEST} does not list the corpus's shards with path and sha256"
+    recorded = {path: by_path[path].sha256 for path in shards if path in by_path}
+    if wrong := [path for path, sha256 in shards.items() if recorded.get(path) != sha256]:
+        return f"{CORPUS_MANIFEST} names {len(wrong)} shards that the run did not write so, first {wrong[0]}"
+    if gone := [path for path, sha256 in recorded.items() if not store.has(sha256)]:
+        return changed(gone[0], recorded[gone[0]], None)
+    return None
 
 
 def _advice(store: LocalStore, artifact: ArtifactOut | None) -> Verdict | None:
@@ -114,18 +106,13 @@ def _advice(store: LocalStore, artifact: ArtifactOut | None) -> Verdict | None:
     if artifact is None:
         return None
     try:
-        return Verdict(_read_json(store, artifact)["verdict"])
+        return Verdict(read_json(store, artifact)["verdict"])
     except (Unusable, KeyError, TypeError, ValueError):
         return None  # advice only: it never counts
 
 
 def _digest(by_path: dict[str, ArtifactOut], path: str) -> str:
     return by_path[path].sha256 if path in by_path else ""
-
-
-def _changed(path: str, recorded: str, found: str | None) -> str:
-    now = f"they now have sha256 {found[:12]}" if found else "they are gone from the store"
-    return f"the stored bytes of {path} changed: recorded with sha256 {recorded[:12]}, {now}"
 
 
 def _fault(name: str, message: str) -> Check:

@@ -160,8 +160,8 @@ def _sources(stage: Stage) -> list[str]:
     if stage.name != StageName.DATASET:
         return []
     config = validated(DatasetConfig, stage.config)
-    named = (*config.sources, config.chat, config.eval)
-    return list(dict.fromkeys(source.digest for source in named if isinstance(source, ArtifactSource)))
+    named = [file.digest for file in config.references if isinstance(file, ArtifactSource)]
+    return list(dict.fromkeys(named))
 
 
 def _resume_point(stage: Stage) -> ResumePoint | None:

@@ -6,18 +6,9 @@ from picochat_contract.ids import is_id
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from picochat_server.models import GateReportRow, Project, Release
+from picochat_server.models import GateReportRow, Release
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-
-
-def lock_project(session: Session, project_id: str) -> None:
-    """One release of a project at a time: versions are counted without a gap and without a clash.
-
-    FOR NO KEY UPDATE: rows that refer to the project (runs, uploads, audit) go on being written meanwhile. A plain
-    FOR UPDATE would hold them up while a checkpoint is hashed, and deadlock with a cancel of the same run.
-    """
-    session.execute(select(Project.id).where(Project.id == project_id).with_for_update(key_share=True))
 
 
 def newest(session: Session, project_id: str, name: str) -> Release | None:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from picochat_server.artifacts.store import LocalStore
 from picochat_server.auth import audit
 from picochat_server.auth.principal import Principal
+from picochat_server.auth.repository import lock_project
 from picochat_server.gates import repository as gate_rows
 from picochat_server.gates.service import changed_since, why_lapsed
 from picochat_server.models import GateReportRow, Release, Run
@@ -29,7 +30,7 @@ def release(
     run = runs.run_of_project(session, principal.project_id, wanted.run)
     if run is None:
         raise not_found("run", wanted.run[:80])
-    repository.lock_project(session, principal.project_id)
+    lock_project(session, principal.project_id)
     report = _approved(session, store, settings, run)
     last = repository.newest(session, principal.project_id, wanted.name)
     if last is not None and last.gate_report_id == report.id:

@@ -18,6 +18,7 @@ from picochat_server.artifacts.service import readable
 from picochat_server.artifacts.store import LocalStore
 from picochat_server.auth import audit
 from picochat_server.auth.principal import Principal
+from picochat_server.datasets.resolution import resolve
 from picochat_server.models import Run, Stage
 from picochat_server.problems import ApiProblem, not_found
 from picochat_server.runs import chain, repository, views
@@ -38,13 +39,14 @@ def submit(
     """Accept a run, or give back the one that the same key submitted before."""
     spec = parse_mapping(raw)
     check_uploadable(spec)
-    _check_sources(session, principal.project_id, spec)
     digest = digest_of(spec.model_dump(mode="json"))
     if idempotency_key is not None:
         _check_idempotency_key(idempotency_key)
         if earlier := _submitted_before(session, principal, idempotency_key, digest):
             return run_out(session, principal.project_id, earlier.id)
-    run = _new_run(principal, spec, idempotency_key, digest)
+    resolved = resolve(session, principal.project_id, spec)
+    _check_sources(session, principal.project_id, resolved.concrete)
+    run = _new_run(principal, resolved.pinned, idempotency_key, digest)
     try:
         with session.begin_nested():
             session.add(run)
@@ -54,7 +56,7 @@ def submit(
         if found is None:
             raise
         return run_out(session, principal.project_id, found.id)
-    session.add_all(_new_stages(run, spec))
+    session.add_all(_new_stages(run, resolved.concrete))
     session.flush()
     audit.record(session, principal, "run.submit", run.id, name=run.name)
     chain.advance(session, store, settings, run)
@@ -129,7 +131,7 @@ def cancel(session: Session, principal: Principal, run_id: str) -> RunOut:
     _found(session, principal.project_id, run_id)
     run = repository.lock_run(session, run_id)
     assert run is not None, "it was found above and runs are never deleted"
-    if run.state in (RunState.SUCCEEDED, RunState.FAILED):
+    if run.state in (RunState.SUCCEEDED, RunState.BLOCKED, RunState.FAILED):
         raise ApiProblem(
             409, Code.ILLEGAL_TRANSITION, f"run {run.id} has already {run.state}; nothing to cancel"
         )
@@ -185,7 +187,7 @@ def _check_idempotency_key(key: str) -> None:
 
 def _check_sources(session: Session, project_id: str, spec: RunSpec) -> None:
     """Every file that the spec names by digest must be one that this project may read."""
-    for source in (*spec.dataset.sources, spec.dataset.chat, spec.dataset.eval):
+    for source in spec.dataset.references:
         if isinstance(source, ArtifactSource) and not readable(session, project_id, source.digest):
             raise SpecError(
                 Code.SOURCE_NOT_UPLOADED,

@@ -31,6 +31,12 @@ MATRIX: dict[str, frozenset[str]] = {
     f"GET {V1}/artifacts/{{sha256}}": frozenset({"artifacts:read", "worker"}),
     f"PUT {V1}/artifacts/{{sha256}}": frozenset({"artifacts:write"}),  # a worker also needs its lease
     f"PATCH {V1}/artifacts/{{sha256}}": frozenset({"artifacts:write"}),
+    f"POST {V1}/datasets": frozenset({"runs:write"}),
+    f"GET {V1}/datasets": frozenset({"runs:read"}),
+    f"GET {V1}/datasets/{{dataset}}": frozenset({"runs:read"}),
+    f"GET {V1}/datasets/by-name/{{name}}": frozenset({"runs:read"}),
+    f"GET {V1}/runs/{{run}}/preflight": frozenset({"runs:read"}),
+    f"GET {V1}/runs/{{run}}/honesty": frozenset({"runs:read"}),
     f"POST {V1}/releases": frozenset({"runs:write"}),
     f"GET {V1}/releases": frozenset({"runs:read"}),
     f"POST {V1}/keys": frozenset(),
@@ -67,6 +73,7 @@ PARAMETERS = {
     "{key}": "key_x",
     "{attempt}": "att_x",
     "{name}": "nothing",
+    "{dataset}": "ds_x",
 }
 
 

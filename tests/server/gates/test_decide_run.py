@@ -31,7 +31,7 @@ from support.finished_run import (
 )
 
 EVIDENCE = sorted(layout.EVIDENCE_PATHS.items())
-DATA = [layout.CORPUS, layout.CHAT, layout.EVAL]
+DATA = [layout.CORPUS_MANIFEST, layout.CHAT, layout.EVAL]
 
 
 @pytest.fixture
@@ -77,13 +77,17 @@ def test_verdict_is_recorded_on_the_run_with_the_trainers_advice(app: FastAPI, p
 
 
 def test_gate_event_names_verdict_blocking_checks_and_subject(app: FastAPI, project_id: str) -> None:
-    files = approved_files() | {layout.CORPUS: b"another corpus"}
+    files = approved_files() | {layout.CHAT: b"other rows"}
     run = make_finished_run(app, project_id, files)
     assert run.decide() == "blocked"
     with transaction(app.state.sessions) as session:
         events = session.scalars(select(Event).where(Event.run_id == run.run_id, Event.type == "gate")).all()
     assert [event.data for event in events] == [
-        {"verdict": "blocked", "blocking": ["evidence_honesty"], "subject": run.digest(SFT_WEIGHTS)}
+        {
+            "verdict": "blocked",
+            "blocking": ["evidence_honesty", "evidence_audit"],
+            "subject": run.digest(SFT_WEIGHTS),
+        }
     ]
     assert events[0].stage == "gate"
 

@@ -9,8 +9,8 @@ from picochat_contract.api import ArtifactOut
 from picochat_contract.canonical import sha256_hex
 from picochat_contract.gate import Verdict, decide
 from picochat_contract.policies import POLICIES
+from picochat_server.artifacts import json_files
 from picochat_server.artifacts.store import LocalStore
-from picochat_server.gates import evidence
 from picochat_server.gates.evidence import Collected, collect
 from support.finished_run import SFT_WEIGHTS, STAGE_OF, approved_files, store_bytes
 
@@ -71,7 +71,7 @@ def test_text_that_is_not_json_is_named(store: LocalStore) -> None:
 
 
 def test_a_report_past_the_size_limit_is_not_read(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence, "MAX_EVIDENCE_BYTES", 10)
+    monkeypatch.setattr(json_files, "MAX_JSON_BYTES", 10)
     found = collected(store, approved_files())
     assert found.files == {}
     assert all("evidence has at most 10" in fault.message for fault in found.faults)

@@ -38,7 +38,7 @@ def test_a_fresh_verdict_applies(approved: FinishedRun) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [SFT_WEIGHTS, layout.CORPUS, layout.CHAT, layout.EVAL, *layout.EVIDENCE_PATHS.values()]
+    "path", [SFT_WEIGHTS, layout.CORPUS_MANIFEST, layout.CHAT, layout.EVAL, *layout.EVIDENCE_PATHS.values()]
 )
 def test_one_changed_byte_ends_a_verdict(approved: FinishedRun, path: str) -> None:
     approved.flip_byte(path)

@@ -105,11 +105,20 @@ def ask(app: FastAPI, project_id: str) -> Iterator[Asker]:
         client.close()
 
 
+ABOUT_WEIGHTS = (
+    layout.SFT_REPORT,
+    layout.FIT_REPORT,
+    layout.FIT_HELDOUT_REPORT,
+    layout.EVAL_REPORT,
+    layout.AUDIT,
+)
+
+
 def files_with_weights(content: str) -> dict[str, bytes]:
     """Files of an approved run around these weights."""
     old = sha256_hex(approved_files()[SFT_WEIGHTS])
     files = seed.model_files() | {SFT_WEIGHTS: content.encode()}
-    for path in (layout.SFT_REPORT, layout.FIT_REPORT, layout.FIT_HELDOUT_REPORT, layout.EVAL_REPORT):
+    for path in ABOUT_WEIGHTS:
         assert old in files[path].decode()
         files[path] = edited(files[path], subject=sha256_hex(content.encode()))
     return files

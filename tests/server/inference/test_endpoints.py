@@ -107,7 +107,7 @@ def test_a_key_without_the_scope_is_refused(site: str, ask: Asker, app: FastAPI,
         nobody.models.list()
 
 
-@pytest.mark.parametrize("path", [SFT_WEIGHTS, layout.EVAL_REPORT, layout.CORPUS])
+@pytest.mark.parametrize("path", [SFT_WEIGHTS, layout.EVAL_REPORT, layout.CORPUS_MANIFEST])
 def test_one_changed_byte_ends_a_release(site: str, ask: Asker, make_release: MakeRelease, path: str) -> None:
     make_release("demo").flip_byte(path)
     with pytest.raises(openai.PermissionDeniedError, match="does not apply any more") as refused:

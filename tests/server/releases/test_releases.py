@@ -11,11 +11,11 @@ from picochat_contract import layout
 from picochat_contract.api import Page, ReleaseOut
 from picochat_contract.canonical import sha256_hex
 from picochat_contract.policies import POLICIES
+from picochat_server.auth.repository import lock_project
 from picochat_server.auth.service import ensure_project
 from picochat_server.db import transaction
 from picochat_server.models import Audit
 from picochat_server.releases import service as releases
-from picochat_server.releases.repository import lock_project
 from picochat_server.releases.service import released
 from sqlalchemy import select
 from support.finished_run import (
@@ -147,7 +147,7 @@ def test_a_byte_changed_after_the_verdict_refuses_the_release(
 def test_a_policy_changed_after_the_verdict_refuses_the_release(
     client: TestClient, approved: FinishedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stricter = POLICIES["first_release"].model_copy(update={"version": 2})
+    stricter = POLICIES["first_release"].model_copy(update={"version": 99})
     monkeypatch.setitem(POLICIES, "first_release", stricter)
     assert "gate policy 'first_release' is not the one" in refusal(post(client, approved))
 
