@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import Final, TextIO
 
 from picochat_contract.canonical import sha256_hex
+from picochat_contract.data_configs import CORPUS_SUFFIXES
 from picochat_contract.errors import Code, ContractError
 
+from picochat_trainer.data.documents import Document
 from picochat_trainer.data.quality import Quality, count_non_ascii, measure_quality
-from picochat_trainer.data.sources import EXTENSIONS, Document, SourceFile
+from picochat_trainer.data.sources import SourceFile
 
 SEPARATOR: Final = "\n\n"
 INCLUDED: Final = "included"
@@ -148,7 +150,7 @@ class _Builder:
             raise ContractError(
                 Code.CORPUS_EMPTY,
                 f"the dataset sources hold no usable document ({', '.join(reasons)}); "
-                f"expected {', '.join(EXTENSIONS)} files with text in them",
+                f"expected {', '.join(CORPUS_SUFFIXES)} files with text in them",
                 param="dataset.sources",
             )
         self._write("\n")
@@ -228,7 +230,7 @@ def _unread(file: SourceFile) -> FileRecord:
         extension=file.extension,
         label=file.label,
         included=False,
-        reason="unsupported_extension",
+        reason=file.reason or "unsupported_extension",
         num_documents=0,
         num_characters=0,
         num_lines=0,
