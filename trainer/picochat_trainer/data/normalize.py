@@ -93,3 +93,8 @@ def _character_classes(ranges: tuple[tuple[int, int], ...]) -> tuple[str, str]:
     basic = [chr(first) + "-" + chr(last) for first, last in ranges if last <= 0xFFFF]
     astral = [chr(first) + "-" + chr(last) for first, last in ranges if last > 0xFFFF]
     return "".join(basic), "".join(astral)
+
+
+def is_unspaced(token: str) -> bool:
+    """Whether a token is a character of a script without spaces."""
+    return not token.isascii() and any(first <= ord(token[0]) <= last for first, last in UNSPACED)

@@ -1,0 +1,54 @@
+"""What one document, or a piece of it, shares with one pattern: the values that workers send back."""
+
+from typing import NamedTuple
+
+
+class Span(NamedTuple):
+    """A place in a document."""
+
+    start: int
+    """First character in the document."""
+    end: int
+    text: str
+    """What stands there, cut after `MAX_EXCERPT` characters."""
+
+
+class Whole(NamedTuple):
+    """A part of a pattern that stands in the document whole."""
+
+    part: int
+    exact: bool
+    span: Span
+
+
+class Run(NamedTuple):
+    """Tokens in a row that pattern and document share: at least 8, none of them in a template 8-gram alone."""
+
+    first: int
+    """Token of the pattern."""
+    num_tokens: int
+    span: Span
+
+
+class Near(NamedTuple):
+    """An alignment of a part with a passage."""
+
+    part: int
+    share: float
+    """Weight of the aligned tokens over the weight of all."""
+    first: int
+    last: int
+    """First and last aligned token of the pattern."""
+    span: Span
+
+
+class Match(NamedTuple):
+    document: int
+    """0-based place of the document in the stream."""
+    pattern: int
+    wholes: tuple[Whole, ...]
+    runs: tuple[Run, ...]
+    nears: tuple[Near, ...]
+
+
+MAX_EXCERPT = 400
