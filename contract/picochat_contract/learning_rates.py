@@ -28,6 +28,6 @@ def law_learning_rate(num_body_parameters: int, num_tokens: int, tokens_per_step
 
     `num_body_parameters` leaves embedding and head out; `num_tokens` are all that the run trains on.
     """
-    rate = 1.79 * num_body_parameters**-0.713 * num_tokens**0.307
-    batch = 0.58 * num_tokens**0.571
+    rate = 1.79 * math.pow(num_body_parameters, -0.713) * math.pow(num_tokens, 0.307)
+    batch = 0.58 * math.pow(num_tokens, 0.571)
     return min(LAW_MAXIMUM, rate * math.sqrt(tokens_per_step / batch))

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from picochat_contract.config_base import Config
 from picochat_contract.gate_report import CheckStatus
+from picochat_contract.preflight_facts import PreflightFacts
 
 
 class PreflightStatus(StrEnum):
@@ -44,11 +45,23 @@ class PreflightReport(Config):
     budget: dict[str, float | bool | str | None]
     """Planned tokens, parameters, epochs, memory and time: what the checks were computed from."""
     checks: tuple[PreflightCheck, ...]
+    notes: tuple[str, ...] = ()
+    """What holds for every run, and what nobody measured."""
 
     @property
     def blocking(self) -> tuple[PreflightCheck, ...]:
         return tuple(c for c in self.checks if c.status is CheckStatus.BLOCK and c.waived_by is None)
 
     @property
+    def waived(self) -> tuple[PreflightCheck, ...]:
+        return tuple(c for c in self.checks if c.waived_by is not None)
+
+    @property
     def warnings(self) -> tuple[PreflightCheck, ...]:
         return tuple(c for c in self.checks if c.status is CheckStatus.WARN)
+
+
+class PreflightRecord(PreflightReport):
+    """Content of `preflight.json`."""
+
+    facts: PreflightFacts
