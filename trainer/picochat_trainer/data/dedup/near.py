@@ -14,7 +14,7 @@ import functools
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Final
 
@@ -30,6 +30,8 @@ CATCH: Final = 0.99
 """Chance that a pair exactly at the threshold becomes a candidate."""
 KEYS_AT_ONCE: Final = 1 << 23
 """Band keys sorted at a time: about 300 MB."""
+CHARACTERS_AT_ONCE: Final = 1 << 18
+"""Characters of the documents that are signed together: their arrays stay in the processor's cache."""
 DEFAULT_SEED: Final = 42
 
 
@@ -46,6 +48,13 @@ class Signatures:
     sketch: NDArray[np.uint32]
     """The smallest SKETCH_HASHES shingle hashes of each document, ascending, one document behind the other."""
 
+    def take(self, keep: NDArray[np.bool_]) -> "Signatures":
+        """Those of the documents where `keep` is true."""
+        lengths = np.minimum(self.sizes, SKETCH_HASHES)
+        return replace(
+            self, bands=self.bands[keep], sizes=self.sizes[keep], sketch=self.sketch[np.repeat(keep, lengths)]
+        )
+
 
 def banding(threshold: float) -> tuple[int, int]:
     """Bands and rows: as many rows as still catch a pair at the threshold with probability CATCH."""
@@ -61,15 +70,13 @@ def banding(threshold: float) -> tuple[int, int]:
 
 
 def sign(texts: Sequence[str], *, threshold: float = 0.8, seed: int = DEFAULT_SEED) -> Signatures:
-    """Signatures of whole documents. Memory grows with the texts given at once: some 40 bytes a character of the longest."""
-    sets = shingle_sets(texts, seed)
-    rank = np.arange(len(sets.hashes)) - np.repeat(sets.starts, sets.sizes)
-    return Signatures(
-        threshold=threshold,
-        seed=seed,
-        bands=_band_keys(sets, threshold, seed),
-        sizes=sets.sizes.astype(np.uint32),
-        sketch=sets.hashes[rank < SKETCH_HASHES],
+    """Signatures of whole documents, however many are given. Takes some 15 bytes for a character of the longest."""
+    parts = [_sign(lot, threshold, seed) for lot in _lots(texts)] or [_sign((), threshold, seed)]
+    return replace(
+        parts[0],
+        bands=np.concatenate([part.bands for part in parts]),
+        sizes=np.concatenate([part.sizes for part in parts]),
+        sketch=np.concatenate([part.sketch for part in parts]),
     )
 
 
@@ -152,6 +159,27 @@ class NearIndex:
         if not found_keys:
             return np.zeros(0, np.uint64), np.zeros(0, np.int64)
         return np.concatenate(found_keys), np.concatenate(found_numbers)
+
+
+def _lots(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    start, held = 0, 0
+    for end, text in enumerate(texts, start=1):
+        held += len(text)
+        if held >= CHARACTERS_AT_ONCE or end == len(texts):
+            yield texts[start:end]
+            start, held = end, 0
+
+
+def _sign(texts: Sequence[str], threshold: float, seed: int) -> Signatures:
+    sets = shingle_sets(texts, seed)
+    rank = np.arange(len(sets.hashes)) - np.repeat(sets.starts, sets.sizes)
+    return Signatures(
+        threshold=threshold,
+        seed=seed,
+        bands=_band_keys(sets, threshold, seed),
+        sizes=sets.sizes.astype(np.uint32),
+        sketch=sets.hashes[rank < SKETCH_HASHES],
+    )
 
 
 def _band_keys(sets: ShingleSets, threshold: float, seed: int) -> NDArray[np.uint64]:

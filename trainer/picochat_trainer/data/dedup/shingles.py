@@ -1,16 +1,14 @@
 """Sets of word 5-gram hashes of documents, in numpy over many documents at a time. No torch.
 
-Words are those of `data/normalize.py` (NFKC, case folded, one token per character in scripts without spaces, signs kept
-between digits), found by array operations instead of a regular expression: only Unicode's decimal digits outside ASCII and
-signs with more than one space beside them are told apart differently. A document with fewer than five words has one
+Words are those of `data/normalize.py`, found by array operations instead of a regular expression; only signs beside digits
+outside ASCII or with more than one space between are told apart differently. A document with fewer than five words has one
 shingle, of all its words, so short documents are alike only where their words are equal; one without words has none.
 Nothing is cut off: a long document is hashed piece by piece.
 """
 
 import functools
 import hashlib
-import re
-import unicodedata
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,13 +16,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from picochat_trainer.data.normalize import SIGNS, folded, word_ranges
+
 SHINGLE_WORDS: Final = 5
 PIECE_CHARACTERS: Final = 1 << 17
 """Characters hashed at once: the arrays then stay in the processor's cache."""
 
 _OTHER, _WORD, _SINGLE, _SIGN = range(4)  # classes of characters
-_UNSPACED = r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-_SIGNS = "-+*/^%<>=\u00d7\u00f7\u2212"
 _SPACE, _ZERO, _NINE = ord(" "), ord("0"), ord("9")
 
 
@@ -59,13 +57,6 @@ def word_spans(text: str) -> list[tuple[int, int]]:
     """Character spans of the words of a folded text."""
     starts, ends = _spans(*_codes_and_classes(text))
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
-
-
-def folded(text: str) -> str:
-    """Case-folded NFKC, as `normalize.words` makes it."""
-    if text.isascii():
-        return text.lower()
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 def constants(seed: int, purpose: str, count: int) -> NDArray[np.uint64]:
@@ -201,12 +192,12 @@ def _powers(seed: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
 
 @functools.cache
 def _classes() -> NDArray[np.uint8]:
-    """Class of every code point, by the same definitions as the pattern of `normalize.words`."""
-    everything = "".join(map(chr, range(0x110000)))
-    classes = np.zeros(0x110000, np.uint8)
-    for name, pattern in ((_WORD, r"\w+"), (_SINGLE, f"{_UNSPACED}+"), (_SIGN, f"[{re.escape(_SIGNS)}]")):
-        for match in re.finditer(pattern, everything):
-            classes[match.start() : match.end()] = name
+    """Class of every code point, by the definitions of `normalize.words`."""
+    classes = np.zeros(sys.maxunicode + 1, np.uint8)
+    for name, ranges in zip((_WORD, _SINGLE), word_ranges(), strict=True):
+        for first, last in ranges:
+            classes[first : last + 1] = name
+    classes[[ord(sign) for sign in SIGNS]] = _SIGN
     return classes
 
 
