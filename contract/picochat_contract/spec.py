@@ -161,8 +161,14 @@ def check_uploadable(spec: RunSpec) -> None:
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a run spec, for editors."""
+    schema = RunSpec.model_json_schema()
+    # Only the client knows this key: it puts the pack's values in its place before the spec goes anywhere.
+    schema["$defs"]["DatasetConfig"]["properties"]["pack"] = {
+        "type": "string",
+        "description": "Path of a dataset pack or corpus recipe; what this section gives itself wins over it.",
+    }
     return {
-        **RunSpec.model_json_schema(),
+        **schema,
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "picochat run spec",
     }

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from picochat_client import Client
+from picochat_client.specs import located_files, read_spec
 from picochat_contract.data_configs import CORPUS_SUFFIXES
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.spec import check_uploadable, parse_mapping
@@ -115,6 +116,20 @@ def test_settings_are_applied_below_the_file_and_read_as_yaml(client: Client, tm
         ("dataset: {sources: [{type: file, path: empty}]}", [], Code.CORPUS_MISSING, "holds no"),
         ("dataset: {eval: {type: file, path: empty}}", [], Code.FILE_UNREADABLE, "is a folder"),
         ("dataset: {sources: [{type: file, path: x.bin}]}", [], Code.FILE_UNREADABLE, "should be one of"),
+        (
+            "dataset: {external: {arc: {type: file, path: none.x}}}",
+            [],
+            Code.CORPUS_MISSING,
+            r"dataset\.external\.arc",
+        ),
+        (
+            "dataset: {preferences: {type: file, path: none.x}}",
+            [],
+            Code.CORPUS_MISSING,
+            r"dataset\.preferences",
+        ),
+        ("dataset: {pack: none.json}", [], Code.CORPUS_MISSING, r"dataset\.pack: there is no file"),
+        ("dataset: {pack: [a]}", [], Code.INVALID_VALUE, r"dataset\.pack: expected the path"),
     ],
 )
 def test_a_bad_spec_is_refused_before_anything_is_sent(
@@ -153,6 +168,72 @@ def test_a_source_that_may_not_be_read_is_file_unreadable(client: Client, tmp_pa
     with pytest.raises(SpecError, match="cannot read") as caught:
         client.prepare_spec(write_spec(tmp_path, "dataset: {sources: [{type: file, path: secret.txt}]}"))
     assert caught.value.code is Code.FILE_UNREADABLE
+
+
+def test_what_is_said_about_a_source_goes_with_its_uploads(client: Client, tmp_path: Path) -> None:
+    for name in ("a.jsonl.gz", "old/b.jsonl", "c.png"):
+        (tmp_path / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "docs" / name).write_text(name)
+    (tmp_path / "docs/d.txt").symlink_to(tmp_path / "away.txt")
+    options = "label: l, license: MIT, weight: 2, text_field: body, max_documents: 5, exclude: [old]"
+    spec = write_spec(tmp_path, f"dataset: {{sources: [{{type: file, path: docs, {options}}}]}}")
+    read, *left_out = sources(client.prepare_spec(spec))
+    said = {"label": "l", "license": "MIT", "weight": 2, "max_documents": 5}
+    assert read.items() >= {**said, "name": "a.jsonl.gz", "text_field": "body", "group": "0 docs"}.items()
+    assert left_out == [
+        {**said, "type": "left_out", "path": "d.txt", "reason": "link_outside_folder"},
+        {**said, "type": "left_out", "path": "old/", "reason": "recipe_excluded"},
+    ]
+
+
+def test_preferences_and_external_benchmarks_are_uploaded(
+    client: Client, server: FakeServer, tmp_path: Path
+) -> None:
+    (tmp_path / "p.jsonl.zst").write_text("p")
+    (tmp_path / "mmlu.csv").write_text("m")
+    text = """
+        dataset:
+          preferences: {type: file, path: p.jsonl.zst}
+          external: {mmlu: {type: file, path: mmlu.csv}, arc: {type: dataset, name: arc}}
+    """
+    local = located_files(read_spec(write_spec(tmp_path, text)))["dataset"]
+    assert local["preferences"] == {"type": "file", "path": str(tmp_path / "p.jsonl.zst")}
+    assert local["external"]["mmlu"]["path"] == str(tmp_path / "mmlu.csv")
+    prepared = client.prepare_spec(tmp_path / "spec.yaml")["dataset"]
+    assert prepared["preferences"]["name"] == "p.jsonl.zst"
+    assert prepared["external"]["mmlu"]["name"] == "mmlu.csv"
+    assert prepared["external"]["arc"] == {"type": "dataset", "name": "arc"}
+    assert sorted(server.blobs.values()) == [b"m", b"p"]
+
+
+def test_a_pack_fills_in_what_the_spec_leaves_out(client: Client, tmp_path: Path) -> None:
+    for name in ("c.txt", "chat.jsonl", "eval.jsonl", "own.jsonl"):
+        (tmp_path / name).write_text(name)
+    recipe = '{"sources": ["c.txt", "gone.txt", {"path": "eval.jsonl", "include": false}]}'
+    (tmp_path / "recipe.json").write_text(recipe)
+    pack = '{"corpus": {"recipe": "recipe.json"}, "chat": "chat.jsonl", "eval": "eval.jsonl"}'
+    (tmp_path / "pack.json").write_text(pack)
+    text = "dataset: {pack: pack.json, min_score: 9, eval: {type: file, path: own.jsonl}}"
+    spec = write_spec(tmp_path, text)
+    local = located_files(read_spec(spec))["dataset"]
+    assert "pack" not in local
+    assert local["chat"]["path"] == str(tmp_path / "chat.jsonl")
+    assert local["eval"]["path"] == str(tmp_path / "own.jsonl")
+    assert [Path(source["path"]).name for source in local["sources"]] == ["c.txt", "gone.txt", "eval.jsonl"]
+    prepared = client.prepare_spec(spec)
+    check_uploadable(parse_mapping(prepared))
+    assert prepared["dataset"].keys() == {"sources", "chat", "eval", "min_score"}
+    assert prepared["dataset"]["eval"]["name"] == "own.jsonl"
+    assert [(s["type"], s.get("reason")) for s in sources(prepared)] == [
+        ("artifact", None),
+        ("left_out", "missing_source"),
+        ("left_out", "recipe_excluded"),
+    ]
+
+
+def test_no_pack_is_the_same_as_none(client: Client, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, "dataset: {min_score: 3}")
+    assert client.prepare_spec(spec, ["dataset.pack=null"]) == {"dataset": {"min_score": 3}}
 
 
 @pytest.mark.parametrize("name", ["-dash.txt", ".dot.txt", "h\u00e9.txt", f"{'n' * 240}.txt"])

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from pydoc_data import topics
 
+from picochat_client.folders import walk
 from picochat_contract.canonical import digest_of
-from picochat_contract.data_configs import DatasetConfig, FileRef, FileSource, PydocSource, Source
+from picochat_contract.data_configs import DatasetConfig, FileSource, PydocSource
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.stages import STAGES, StageName
 
@@ -36,24 +37,37 @@ def input_digests(path_of: Callable[[str], Path], stage: StageName) -> dict[str,
 
 
 def source_digests(config: DatasetConfig) -> dict[str, str]:
-    """Digests of what a dataset config names but does not hold: files by path, and this Python's manual."""
+    """Digests of what a dataset config names but does not hold: files by path, and this Python's manual.
+
+    Of a folder they cover the files that are read and, under `listing:`, the names of those that are left out.
+    """
     digests: dict[str, str] = {}
-    references: list[Source | FileRef | None] = [*config.sources, config.chat, config.eval]
-    for reference in references:
+    for reference in config.references:
         if isinstance(reference, PydocSource):
             digests["pydoc"] = digest_of(topics.topics)  # another Python has another text
-        if not isinstance(reference, FileSource):
-            continue
-        root = Path(reference.path)
-        if not root.exists():
-            raise ContractError(
-                Code.CORPUS_MISSING,
-                f"there is no file or folder {reference.path!r}; give the path of a text file or of a folder",
-                param="dataset.sources",
-            )
-        for file in sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]:
-            digests[f"file:{file}"] = _readable_sha256(file)
+        if isinstance(reference, FileSource):
+            digests |= _file_digests(reference)
     return digests
+
+
+def _file_digests(source: FileSource) -> dict[str, str]:
+    root = Path(source.path)
+    if not root.exists():
+        if source.optional:
+            return {f"listing:{root}": digest_of(None)}
+        raise ContractError(
+            Code.CORPUS_MISSING,
+            f"there is no file or folder {source.path!r}; give the path of a text file or of a folder",
+            param="dataset.sources",
+        )
+    if not root.is_dir():
+        return {f"file:{root}": _readable_sha256(root)}
+    found = list(walk(root, source.include, source.exclude))
+    left_out = [(file.name, file.reason) for file in found if file.reason is not None]
+    return {
+        f"listing:{root}": digest_of(left_out),
+        **{f"file:{file.path}": _readable_sha256(file.path) for file in found if file.reason is None},
+    }
 
 
 def _readable_sha256(file: Path) -> str:
