@@ -5,7 +5,6 @@ from typing import Final
 from picochat_contract.preflight_rules import Condition, Measured, Rule, Subject, above, equal
 from picochat_contract.stages import StageName
 
-GB: Final = 1e9
 LONG_HOURS: Final = 24.0
 """Without a max_hours of its own, a run that is estimated to take longer warns."""
 
@@ -29,10 +28,10 @@ def _memory(s: Subject) -> Measured:
         "activations": b.memory_activation_bytes,
         "logits": b.memory_logit_bytes,
     }
-    shown = ", ".join(f"{name} {size / GB:.2f}" for name, size in parts.items())
+    shown = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
     return Measured(
         value=b.memory_bytes / b.device_memory_bytes if b.device_memory_bytes else None,
-        message=f"{b.memory_bytes / GB:.2f} GB ({shown}) of {b.device_memory_bytes / GB:.1f} GB per rank on {b.device}",
+        message=f"{_size(b.memory_bytes)} ({shown}) of {_size(b.device_memory_bytes)} per rank on {b.device}",
     )
 
 
@@ -42,7 +41,7 @@ def _host_memory(s: Subject) -> Measured:
     ram, needed = s.facts.machine.ram_bytes, s.budget.token_memory_bytes
     return Measured(
         value=needed / ram if ram else None,
-        message=f"{needed / GB:.2f} GB of tokens in {ram / GB:.1f} GB of memory",
+        message=f"{_size(needed)} of tokens in {_size(ram)} of memory",
     )
 
 
@@ -50,7 +49,7 @@ def _disk(s: Subject) -> Measured:
     free, needed = s.facts.machine.free_disk_bytes, s.budget.disk_bytes
     return Measured(
         value=needed / free if free else 1e9,
-        message=f"{needed / GB:.2f} GB of tokens and checkpoints, {free / GB:.1f} GB are free",
+        message=f"{_size(needed)} of tokens and checkpoints, {_size(free)} are free",
     )
 
 
@@ -65,6 +64,10 @@ def _time(s: Subject) -> Measured:
     return Measured(
         value="over max_hours" if hours > limit else "within", message=f"{said}; max_hours is {limit:g}"
     )
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def _duration(hours: float) -> str:

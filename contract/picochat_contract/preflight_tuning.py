@@ -49,7 +49,8 @@ def _sft_duplicates(s: Subject) -> Measured:
 
 def _sft_balance(s: Subject) -> Measured:
     skills = s.facts.chat.skills if s.facts.chat else {}
-    categories = [name for name in (s.facts.chat.categories if s.facts.chat else {}) if name]
+    counts = s.facts.chat.categories if s.facts.chat else {}
+    categories = [name for name, count in counts.items() if name and count]
     if s.plan.gate.profile == "skill_release":
         missing = [group for group in SKILL_GROUPS if not skills.get(group)]
         return Measured(

@@ -98,6 +98,8 @@ def test_artifact_names_are_plain_file_names(name: str) -> None:
 def test_until_leaves_out_what_it_does_not_need() -> None:
     assert set(expand(parse_mapping({"until": "base"}))) == {
         StageName.DATASET,
+        StageName.HONESTY,
+        StageName.PREFLIGHT,
         StageName.TOKENIZER,
         StageName.BASE,
     }
@@ -124,7 +126,7 @@ def test_every_input_is_written_by_a_stage_before() -> None:
 
 def test_folders_and_files_are_told_apart_as_inputs() -> None:
     assert reads(StageName.SFT, "base/best_checkpoint/model.safetensors")
-    assert reads(StageName.GATE, "corpus.txt")
+    assert reads(StageName.GATE, "corpus_manifest.json")
     assert not reads(StageName.SFT, "base/checkpoint/model.safetensors")
     assert not reads(StageName.TOKENIZER, "corpus.txt.bak")
 
