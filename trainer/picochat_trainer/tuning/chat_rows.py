@@ -84,9 +84,13 @@ class ChatRow(TaskRow):
         return sum(turn.role != "system" for turn in self.turns) > 2
 
     @property
+    def has_system(self) -> bool:
+        return self.system is not None or bool(self.messages) and self.messages[0].role == "system"
+
+    @property
     def user_texts(self) -> tuple[str, ...]:
         """What the user says, turn by turn."""
-        return tuple(turn.text for turn in self.turns if turn.role == "user")
+        return tuple(turn.text for turn in self.messages if turn.role == "user") or (self.user,)
 
     @property
     def prompt_text(self) -> str:
