@@ -32,10 +32,11 @@ def fingerprint(text: str) -> bytes:
             if space in text:
                 text = text.replace(space, " ")
     # joining lines is much quicker than a split at every space; the split is for what that leaves over
-    data = " ".join([line for line in text.split("\n") if line]).encode("utf-8", "surrogatepass").strip()
+    raw = text.encode("utf-8", "surrogatepass")
+    data = b" ".join([line for line in raw.split(b"\n") if line]).strip()
     codes = np.frombuffer(data, np.uint8)
     closest = np.minimum.reduce(np.maximum(codes[1:], codes[:-1]), initial=255)
-    if closest <= ord(" ") or "\t" in text or "\r" in text or "\v" in text or "\f" in text:
+    if closest <= ord(" ") or b"\t" in data or b"\r" in data or b"\v" in data or b"\f" in data:
         data = b" ".join(data.split())
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 

@@ -46,7 +46,7 @@ def shingle_sets(texts: Sequence[str], seed: int) -> ShingleSets:
     words = np.concatenate([words for words, _ in hashed] or [np.zeros(0, np.uint64)])
     owners = np.concatenate([owners for _, owners in hashed] or [np.zeros(0, np.int64)])
     counts = np.bincount(owners, minlength=len(texts)).astype(np.int64)
-    shingles, shingle_owners = _shingles(words, counts, seed)
+    shingles, shingle_owners = _shingles(words, owners, counts, seed)
     keys = np.sort((shingle_owners.astype(np.uint64) << np.uint64(32)) | shingles)
     keys = keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys
     sizes = np.bincount((keys >> np.uint64(32)).astype(np.int64), minlength=len(texts))
@@ -160,24 +160,24 @@ def _between_digits(codes: NDArray[np.unsignedinteger], signs: NDArray[np.int64]
 
 
 def _shingles(
-    words: NDArray[np.uint64], counts: NDArray[np.int64], seed: int
-) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """Hash and document number of every shingle; `counts` are words per document."""
+    words: NDArray[np.uint64], owners: NDArray[np.int64], counts: NDArray[np.int64], seed: int
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Hash below 2^32 and document number of every shingle; `counts` are words per document."""
     factors = constants(seed, "shingle", SHINGLE_WORDS)
     padded = np.concatenate([words, np.zeros(SHINGLE_WORDS - 1, np.uint64)])
-    rolling = padded[: len(words)] * factors[0]
+    rolling = words * factors[0]
     for place in range(1, SHINGLE_WORDS):
         rolling += padded[place : len(words) + place] * factors[place]
     first = np.cumsum(counts) - counts
     short = np.flatnonzero((counts > 0) & (counts < SHINGLE_WORDS))
-    for place in range(SHINGLE_WORDS):  # what was added of the words of later documents
+    for place in range(1, SHINGLE_WORDS):  # what was added of the words of later documents
         beyond = first[short[counts[short] <= place]]
         rolling[beyond] -= padded[beyond + place] * factors[place]
-    num_shingles = np.where(counts > 0, np.maximum(counts - SHINGLE_WORDS + 1, 1), 0)
-    owners = np.repeat(np.arange(len(counts)), num_shingles)
-    within = np.arange(len(owners)) - np.repeat(np.cumsum(num_shingles) - num_shingles, num_shingles)
-    hashes = mixed(rolling[first[owners] + within]) >> np.uint64(32)
-    return hashes.astype(np.uint32), owners
+    last = SHINGLE_WORDS - 1
+    is_start = np.zeros(len(words), np.bool_)
+    np.equal(owners[last:], owners[:-last], out=is_start[:-last])
+    is_start[first[short]] = True
+    return mixed(rolling[is_start]) >> np.uint64(32), owners[is_start]
 
 
 @functools.lru_cache(maxsize=2)
