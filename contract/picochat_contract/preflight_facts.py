@@ -94,7 +94,11 @@ class HonestyFacts(Config):
     external_leaks: Count
     """Items of external benchmarks that stand among SFT or preference rows, after normalisation."""
     corpus_prompt_hits: Count
+    """Eval prompts found in the corpus, after normalisation."""
+    external_corpus_hits: Count = 0
+    """Items of external benchmarks found in the corpus, after normalisation."""
     near_prompt_leaks: Count
+    """Eval prompts of which an edited copy is an SFT or preference prompt."""
     duplicate_eval_prompts: Count
 
 

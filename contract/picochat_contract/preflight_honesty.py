@@ -59,8 +59,12 @@ def _near(s: Subject) -> Measured:
 
 
 def _corpus_hits(s: Subject) -> Measured:
-    count = s.facts.honesty.corpus_prompt_hits if s.facts.honesty else 0
-    return Measured(value=count, message=f"{count:,} eval prompts stand in the corpus")
+    h = s.facts.honesty
+    own, external = (h.corpus_prompt_hits, h.external_corpus_hits) if h else (0, 0)
+    return Measured(
+        value=own + external,
+        message=f"{own:,} eval prompts and {external:,} external items stand in the corpus",
+    )
 
 
 def _eval_duplicates(s: Subject) -> Measured:
@@ -111,7 +115,7 @@ HONESTY_RULES: Final = (
     ),
     Rule(
         id="honesty_corpus",
-        measures="eval prompts found in the corpus",
+        measures="eval prompts and external items found in the corpus",
         warn=(above(0),),
         block=(above(0, LONG, RELEASE),),
         fix="drop the documents that honesty/report.md names, or the eval items",

@@ -122,11 +122,10 @@ def validated(model: type[M], raw: Any) -> M:
 
 def expand(spec: RunSpec) -> dict[StageName, Config]:
     """The stages of this run in order, each with its config."""
-    wanted = _closure(spec.until)
-    if spec.gate.profile == "none":
-        wanted -= {StageName.GATE, StageName.REPORT} - {spec.until}
-    configs: dict[StageName, Config] = {name: getattr(spec, name.value) for name in STAGES if name in wanted}
+    configs: dict[StageName, Config] = {name: getattr(spec, name.value) for name in _wanted(spec, spec.until)}
     if StageName.PREFLIGHT in configs:
+        # A run that ends with preflight asks about the whole run that could follow.
+        last = StageName.REPORT if spec.until is StageName.PREFLIGHT else spec.until
         plan = RunPlan(
             scale=spec.scale,
             dataset=spec.dataset,
@@ -135,7 +134,7 @@ def expand(spec: RunSpec) -> dict[StageName, Config]:
             sft=spec.sft,
             gate=spec.gate,
             resources=spec.resources,
-            stages=tuple(name.value for name in configs),
+            stages=tuple(name.value for name in _wanted(spec, last)),
         )
         configs[StageName.PREFLIGHT] = spec.preflight.model_copy(update={"plan": plan})
     return configs
@@ -172,6 +171,14 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "picochat run spec",
     }
+
+
+def _wanted(spec: RunSpec, until: StageName) -> tuple[StageName, ...]:
+    """The stages of a run that ends with `until`, in order."""
+    wanted = _closure(until)
+    if spec.gate.profile == "none":
+        wanted -= {StageName.GATE, StageName.REPORT} - {until}
+    return tuple(name for name in STAGES if name in wanted)
 
 
 def _closure(stage: StageName) -> set[StageName]:

@@ -68,7 +68,14 @@ STAGES: dict[StageName, StageDefinition] = {
             name=N.PREFLIGHT,
             config=PreflightConfig,
             needs=(N.DATASET, N.HONESTY),
-            inputs=(layout.CORPUS_MANIFEST, layout.CHAT, layout.EVAL, layout.PREFERENCES, layout.HONESTY),
+            inputs=(
+                layout.CORPUS_MANIFEST,
+                layout.CHAT,
+                layout.EVAL,
+                layout.PREFERENCES,
+                layout.EXTERNAL_DIR + "/",
+                layout.HONESTY,
+            ),
         ),
         StageDefinition(
             name=N.TOKENIZER,

@@ -106,6 +106,13 @@ def test_until_leaves_out_what_it_does_not_need() -> None:
     assert set(expand(RunSpec())) == set(StageName)
 
 
+def test_a_run_that_ends_with_preflight_asks_about_the_whole_run() -> None:
+    configs = expand(parse_mapping({"until": "preflight"}))
+    assert list(configs) == [StageName.DATASET, StageName.HONESTY, StageName.PREFLIGHT]
+    plan = getattr(configs[StageName.PREFLIGHT], "plan", None)
+    assert plan is not None and set(plan.stages) == {stage.value for stage in StageName}
+
+
 def test_without_a_gate_there_is_no_verdict_to_report() -> None:
     names = set(expand(parse_mapping({"gate": {"profile": "none"}, "until": "eval"})))
     assert not names & {StageName.GATE, StageName.REPORT}

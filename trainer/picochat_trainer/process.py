@@ -38,11 +38,14 @@ logger = logging.getLogger(__name__)
 INFERENCE_COMMANDS = ("serve", "chat", "generate")
 STAGE_MODULES: dict[StageName, str] = {
     StageName.DATASET: "dataset",
+    StageName.HONESTY: "honesty",
+    StageName.PREFLIGHT: "preflight",
     StageName.TOKENIZER: "tokenizer",
     StageName.BASE: "base",
     StageName.SFT: "sft",
     StageName.FIT: "fit",
     StageName.EVAL: "evaluate",
+    StageName.AUDIT: "audit",
     StageName.GATE: "gate",
     StageName.REPORT: "report",
 }

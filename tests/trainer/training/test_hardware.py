@@ -4,8 +4,9 @@ import pytest
 import torch
 from picochat_contract.configs import BaseConfig, Resources
 from picochat_contract.errors import Code, ContractError
+from picochat_trainer.cores import cpu_has_bf16
 from picochat_trainer.training import hardware
-from picochat_trainer.training.hardware import autocast_dtype, cpu_has_bf16, resolve_device, should_compile
+from picochat_trainer.training.hardware import autocast_dtype, resolve_device, should_compile
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,17 @@ import os
 import platform
 import shutil
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 import torch
 from picochat_contract.configs import Device, OptimConfig, Precision, Resources
 from picochat_contract.errors import Code, ContractError
+from picochat_contract.preflight_facts import GpuFacts
 
-from picochat_trainer.cores import available_cores
+from picochat_trainer.cores import available_cores, cpu_has_bf16
 
 # On two cores a cold compile takes 15 s per batch shape and halves the steps' time (measured).
 _MIN_EAGER_SECONDS = 30.0
+_BF16_MAJOR = 8  # compute capability from which tensor cores take bfloat16
 _EAGER_FLOPS = {torch.bfloat16: 75e9, None: 45e9}  # per second and core, in training, measured with avx512
 
 
@@ -33,6 +34,17 @@ def resolve_device(device: Device, local_rank: int) -> str:
     return f"cuda:{local_rank}"
 
 
+def cuda_devices() -> tuple[GpuFacts, ...]:
+    """The CUDA devices that this process sees."""
+    if not torch.cuda.is_available():
+        return ()
+    found = (torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count()))
+    return tuple(
+        GpuFacts(name=device.name, memory_bytes=device.total_memory, has_bf16=device.major >= _BF16_MAJOR)
+        for device in found
+    )
+
+
 def set_threads(resources: Resources, world_size: int) -> int:
     """Share the cores evenly between the processes, unless the job names a number."""
     threads = resources.num_threads or max(1, available_cores() // world_size)
@@ -48,16 +60,6 @@ def autocast_dtype(precision: Precision, device: str) -> torch.dtype | None:
         return torch.bfloat16
     native = cpu_has_bf16() if device == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if native else None
-
-
-def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Without these instructions bfloat16 is emulated, slower than float32."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return False
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def autocast(device: str, dtype: torch.dtype | None) -> AbstractContextManager[object]:
