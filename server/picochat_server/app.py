@@ -25,6 +25,7 @@ from picochat_server.middleware import BodyLimit, HostCheck, RequestId, allowed_
 from picochat_server.pages.endpoints import router as pages_router
 from picochat_server.pages.errors import error_page
 from picochat_server.pages.session import BrowserSession
+from picochat_server.preflight.endpoints import router as preflight_router
 from picochat_server.releases.endpoints import router as releases_router
 from picochat_server.runs.endpoints import router as runs_router
 from picochat_server.runs.streams import router as streams_router
@@ -42,6 +43,7 @@ ROUTERS = (
     runs_router,
     streams_router,
     gates_router,
+    preflight_router,
     artifacts_router,
     datasets_router,
     releases_router,

@@ -56,5 +56,5 @@ def test_every_state_can_reach_an_end(table: Any, states: type[StrEnum]) -> None
 
 
 def test_the_named_ends_are_the_ends_of_the_tables() -> None:
-    assert {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED} == RUN_FINAL
+    assert {RunState.SUCCEEDED, RunState.BLOCKED, RunState.FAILED, RunState.CANCELLED} == RUN_FINAL
     assert STAGE_DONE <= STAGE_FINAL

@@ -6,9 +6,14 @@ from typing import Any
 
 import httpx
 from fastapi.testclient import TestClient
+from picochat_contract import layout
+from picochat_contract.stages import StageName
+
+from support.measured import preflight_json, sound_facts
 
 W = "/api/v1/worker"
 SMOKE = {"name": "smoke", "scale": "smoke"}
+DATA_FILES = {layout.CORPUS_MANIFEST: b'{"shards": []}', layout.CHAT: b"rows", layout.EVAL: b"items"}
 UNGATED = {"name": "ungated", "scale": "smoke", "until": "tokenizer", "gate": {"profile": "none"}}
 
 
@@ -71,8 +76,8 @@ class Hand:
     # --- whole stages ---
 
     def succeed(self, outputs: dict[str, bytes] | None = None, **metrics: float) -> httpx.Response:
-        """Upload `outputs` and finish with a manifest of them."""
-        files = outputs if outputs is not None else {f"{self.stage}/made.txt": self.stage.encode()}
+        """Upload `outputs`, and what the stages after it cannot do without; finish with a manifest of them."""
+        files = self.outputs(outputs)
         for data in files.values():
             assert self.upload(data).status_code in (200, 201)
         return self.finish(manifest=self.manifest(files, **metrics))
@@ -91,6 +96,12 @@ class Hand:
             "metrics": metrics,
         }
 
+    def run_until(self, stage: str) -> "Hand":
+        """Claim and succeed until `stage` is claimed."""
+        while self.take().stage != stage:
+            assert self.succeed().status_code == 204
+        return self
+
     def run_all(self) -> list[str]:
         """Claim and succeed until nothing is left; the names of the stages."""
         names = []
@@ -98,6 +109,18 @@ class Hand:
             assert self.succeed().status_code == 204
             names.append(self.stage)
         return names
+
+    def outputs(self, named: dict[str, bytes] | None = None) -> dict[str, bytes]:
+        """`named`, and what the stages after this one cannot do without."""
+        job = self.claim["job"]
+        if self.stage == StageName.DATASET:
+            return {**DATA_FILES, **(named or {})}
+        if self.stage == StageName.HONESTY:
+            return {layout.HONESTY: b'{"status": "ready"}', **(named or {})}
+        if self.stage == StageName.PREFLIGHT:
+            needed = preflight_json(job["config"], sound_facts(job["inputs"]))
+            return {layout.PREFLIGHT: needed, **(named or {})}
+        return {f"{self.stage}/made.txt": self.stage.encode()} if named is None else named
 
     @property
     def stage(self) -> str:

@@ -5,7 +5,10 @@ Every function here needs the run's row locked by its caller.
 
 from datetime import UTC, datetime
 
+from picochat_contract.events import EventType
+from picochat_contract.gate import Verdict
 from picochat_contract.manifest import fingerprint
+from picochat_contract.preflight import PreflightReport, PreflightStatus
 from picochat_contract.spec import RunSpec, validated
 from picochat_contract.stages import STAGES, StageName, reads
 from picochat_contract.states import STAGE_FINAL, Cause, DesiredState, RunState, StageState
@@ -14,11 +17,14 @@ from sqlalchemy.orm import Session
 from picochat_server.artifacts.store import LocalStore
 from picochat_server.gates import service as gates
 from picochat_server.models import Run, Stage, StageArtifact
+from picochat_server.preflight import service as preflight
 from picochat_server.runs import repository
+from picochat_server.runs.events import append
 from picochat_server.runs.transitions import move_run, move_stage
 from picochat_server.settings import Settings
 
 LIVE = frozenset({StageState.RUNNING, StageState.UNREACHABLE})
+MAX_NAMED = 3  # blocking checks in the run's message; the report has all of them
 
 
 def advance(session: Session, store: LocalStore, settings: Settings, run: Run) -> None:
@@ -31,9 +37,13 @@ def advance(session: Session, store: LocalStore, settings: Settings, run: Run) -
 def stage_done(session: Session, store: LocalStore, settings: Settings, run: Run, stage: Stage) -> None:
     """What a stage's success, or its reuse, means for the run."""
     run.metrics = _with_metrics_of(stage, run.metrics)
+    session.flush()
     if stage.name == StageName.GATE:
-        session.flush()
         gates.decide_run(session, store, settings, run)
+    elif stage.name == StageName.PREFLIGHT and run.desired_state != DesiredState.CANCELLED:
+        report = preflight.judge_run(session, store, run, stage)
+        if report.status is PreflightStatus.BLOCKED:
+            _block(session, run, report)
 
 
 def stop_others(session: Session, run: Run, *, failed: Stage) -> None:
@@ -96,6 +106,31 @@ def queue(
     now = repository.clock(session)
     move_stage(session, run, stage, StageState.QUEUED, cause=cause, message=message, queued_at=now)
     repository.add_hint(session, stage.id)
+
+
+def _block(session: Session, run: Run, report: PreflightReport) -> None:
+    """Preflight said no: whatever would come after it is skipped, and the run ends here.
+
+    Every other stage waits for preflight or was waited for by it, so nothing is queued or running now.
+    """
+    ids = [check.id for check in report.blocking]
+    run.verdict = Verdict.BLOCKED.value
+    data = {"verdict": run.verdict, "blocking": ids}
+    append(session, run, EventType.GATE, StageName.PREFLIGHT, None, data)
+    for stage in repository.stages_of(session, run.id):
+        if stage.state == StageState.PENDING:
+            message = f"preflight blocked the run: {', '.join(ids)}"
+            move_stage(session, run, stage, StageState.SKIPPED, message=message)
+    move_run(session, run, RunState.BLOCKED, message=_why_blocked(report))
+
+
+def _why_blocked(report: PreflightReport) -> str:
+    named = [
+        f"{check.id}: {check.message}" + (f" (fix: {check.fix})" if check.fix else "")
+        for check in report.blocking[:MAX_NAMED]
+    ]
+    more = len(report.blocking) - len(named)
+    return "preflight blocked the run: " + "; ".join([*named, *([f"and {more} more"] if more else [])])
 
 
 def _next_ready(stages: list[Stage]) -> Stage | None:

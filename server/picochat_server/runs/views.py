@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from picochat_contract.api import AttemptOut, EventOut, RunOut, RunSummary, StageOut
-from picochat_contract.states import STAGE_DONE, STAGE_FINAL, StageState
+from picochat_contract.stages import StageName
+from picochat_contract.states import STAGE_DONE, STAGE_FINAL, RunState, StageState
 
 from picochat_server.models import Attempt, Event, Run, Stage
 
@@ -53,14 +54,16 @@ def _summary(run: Run, stages: Sequence[Stage], project: str) -> dict[str, objec
         "created_at": run.created_at,
         "started_at": run.started_at,
         "finished_at": run.finished_at,
-        "current_stage": _current(stages),
+        "current_stage": _current(run, stages),
         "metrics": run.metrics,
         "message": run.message,
     }
 
 
-def _current(stages: Sequence[Stage]) -> str | None:
-    """The first stage that is under way or waits; of an ended run the one that did not succeed, else none."""
+def _current(run: Run, stages: Sequence[Stage]) -> str | None:
+    """The first stage that is under way or waits; of an ended run the one that ended it, else none."""
+    if run.state == RunState.BLOCKED:
+        return StageName.PREFLIGHT.value
     states = [(stage.name, StageState(stage.state)) for stage in stages]
     under_way = [name for name, state in states if state not in STAGE_FINAL]
     unsuccessful = [name for name, state in states if state in STAGE_FINAL - STAGE_DONE]

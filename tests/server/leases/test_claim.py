@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from picochat_contract.stages import StageName
 from picochat_server.db import transaction
 from picochat_server.models import Attempt
 from sqlalchemy import func, select
@@ -38,24 +39,24 @@ def test_oldest_run_comes_first_and_a_hint_picks_its_own_stage(
 
 def test_claim_says_all_that_a_worker_needs(client: TestClient, worker: TestClient) -> None:
     run = submit(client, {"scale": "smoke", "until": "tokenizer", "resources": {"num_threads": 1}})
-    hand = Hand(worker).take()
-    hand.succeed({"corpus.txt": b"corpus", "chat_benchmark.jsonl": b"rows"})
-    claim = hand.take().claim
+    claim = Hand(worker).run_until("tokenizer").claim
     assert claim["run"] == run["id"]
     assert claim["epoch"] == 1
     assert claim["job"]["stage"] == "tokenizer"
-    assert claim["job"]["config"]["vocab_size"] == 512
+    assert claim["job"]["config"]["vocab_size"] == run["spec"]["tokenizer"]["vocab_size"]
     assert claim["job"]["resources"]["num_threads"] == 1
     assert claim["job"]["attempt_id"] == claim["attempt"]
-    assert list(claim["job"]["inputs"]) == ["corpus.txt"]  # not the rows: a tokenizer does not read them
-    assert [(file["path"], file["stage"]) for file in claim["inputs"]] == [("corpus.txt", "dataset")]
+    assert list(claim["job"]["inputs"]) == ["corpus_manifest.json"]  # not the rows: a tokenizer reads none
+    assert [(file["path"], file["stage"]) for file in claim["inputs"]] == [
+        ("corpus_manifest.json", "dataset")
+    ]
     assert claim["resume"] is None
 
 
 def test_whole_run_goes_through_all_stages_and_succeeds(client: TestClient, worker: TestClient) -> None:
     run = submit(client, SMOKE)
     order = Hand(worker).run_all()
-    assert order == ["dataset", "tokenizer", "base", "sft", "fit", "eval", "gate", "report"]
+    assert order == [name.value for name in StageName]
     ended = show(client, run)
     assert ended["state"] == "succeeded"
     assert ended["verdict"] == "blocked"  # these outputs hold no evidence, and a gate fails closed

@@ -38,8 +38,8 @@ def _work(app: FastAPI, worker: TestClient, number: int) -> set[int]:
         if dice.random() < 0.15:
             expire(app, hand.claim["stage"], 100)  # this worker dies
             continue
-        codes.add(hand.upload(hand.claim["attempt"].encode()).status_code)
-        files = {f"{hand.stage}/x": hand.claim["attempt"].encode()}
+        files = hand.outputs({f"{hand.stage}/x": hand.claim["attempt"].encode()})
+        codes |= {hand.upload(content).status_code for content in files.values()}
         codes.add(hand.finish(manifest=hand.manifest(files)).status_code)
     return codes
 

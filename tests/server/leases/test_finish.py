@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from picochat_contract.stages import StageName
 from picochat_contract.states import RETRIED_CAUSES, Cause
 from picochat_server.leases import finish
 from sqlalchemy import event
@@ -16,10 +17,11 @@ def test_finish_links_outputs_and_queues_the_next_stage(client: TestClient, work
     run = submit(client)
     assert Hand(worker).take().succeed({"corpus.txt": b"text"}, num_documents=3).status_code == 204
     shown = show(client, run)
-    assert states(shown) == {"dataset": "succeeded", "tokenizer": "queued"}
+    assert states(shown)["dataset"] == "succeeded"
+    assert states(shown)["honesty"] == "queued"
     assert shown["metrics"] == {"num_documents": 3}
     files = client.get(f"/api/v1/runs/{run['id']}/artifacts").json()["data"]
-    assert [(file["path"], file["stage"]) for file in files] == [("corpus.txt", "dataset")]
+    assert ("corpus.txt", "dataset") in [(file["path"], file["stage"]) for file in files]
 
 
 def test_finish_is_idempotent(client: TestClient, worker: TestClient) -> None:
@@ -92,17 +94,14 @@ def test_failure_names_stage_cause_and_fix_and_skips_the_rest(client: TestClient
         "stage dataset failed (bad_input, attempt 1 of 3): file_unreadable: corpus.txt line 2 is not UTF-8; "
         "correct the data or the settings that it names and submit again"
     )
-    assert states(shown) == {"dataset": "failed"} | dict.fromkeys(
-        ("tokenizer", "base", "sft", "fit", "eval", "gate", "report"), "skipped"
-    )
+    assert states(shown) == {name.value: "skipped" for name in StageName} | {"dataset": "failed"}
 
 
 def test_failure_asks_a_running_neighbour_to_stop_and_ends_the_run_after_it(
     client: TestClient, worker: TestClient
 ) -> None:
     run = submit(client, SMOKE)
-    for _ in ("dataset", "tokenizer", "base", "sft"):
-        Hand(worker).take().succeed()
+    Hand(worker).run_until("sft").succeed()
     fit, evaluation = Hand(worker, "a").take(), Hand(worker, "b").take()
     fit.finish("failed", 1)
     assert show(client, run)["state"] == "running"

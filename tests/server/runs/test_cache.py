@@ -29,13 +29,22 @@ def test_equal_run_is_finished_at_once_from_the_cache(client: TestClient, worker
 def test_only_what_a_change_reaches_runs_again(client: TestClient, worker: TestClient) -> None:
     first = submit(client, {**SMOKE, "until": "sft"})
     hand = Hand(worker)
-    hand.take().succeed({"corpus.txt": b"c", "corpus_manifest.json": b"m", "chat_benchmark.jsonl": b"r"})
-    hand.take().succeed({"tokenizer.json": b"t", "tokenizer_config.json": b"tc"})
+    hand.run_until("tokenizer").succeed({"tokenizer.json": b"t", "tokenizer_config.json": b"tc"})
     hand.take().succeed({"base/best_checkpoint/model.safetensors": b"w"})
     hand.take().succeed()
     assert show(client, first)["state"] == "succeeded"
     second = submit(client, {**SMOKE, "until": "sft", "sft": {"max_steps": 31}})
-    assert states(second) == {"dataset": "cached", "tokenizer": "cached", "base": "cached", "sft": "queued"}
+    # Preflight judges the whole plan, so it looks again; what it reads did not change.
+    assert states(second) == {
+        "dataset": "cached",
+        "honesty": "cached",
+        "preflight": "queued",
+        "tokenizer": "pending",
+        "base": "pending",
+        "sft": "pending",
+    }
+    hand.take().succeed()
+    assert list(states(show(client, second)).values())[2:] == ["succeeded", "cached", "cached", "queued"]
     claim = hand.take().claim
     assert claim["job"]["inputs"]["base/best_checkpoint/model.safetensors"] == sha256(b"w")
 
@@ -43,11 +52,10 @@ def test_only_what_a_change_reaches_runs_again(client: TestClient, worker: TestC
 def test_other_outputs_of_a_stage_before_break_the_reuse(client: TestClient, worker: TestClient) -> None:
     hand = Hand(worker)
     submit(client)
-    hand.take().succeed({"corpus.txt": b"one"})
-    hand.take().succeed()
+    hand.run_all()
     submit(client, {**UNGATED, "dataset": {"seed": 43}})
-    hand.take().succeed({"corpus.txt": b"two"})
-    assert hand.take().stage == "tokenizer"
+    hand.take().succeed({"corpus_manifest.json": b'{"shards": [2]}'})
+    assert hand.run_all() == ["honesty", "preflight", "tokenizer"]
 
 
 def test_equal_corpus_from_another_config_is_reused_further_down(
@@ -55,11 +63,13 @@ def test_equal_corpus_from_another_config_is_reused_further_down(
 ) -> None:
     hand = Hand(worker)
     submit(client)
-    hand.take().succeed({"corpus.txt": b"one"})
-    hand.take().succeed()
+    hand.run_all()
     run = submit(client, {**UNGATED, "dataset": {"seed": 43}})
-    hand.take().succeed({"corpus.txt": b"one"})
-    assert states(show(client, run)) == {"dataset": "succeeded", "tokenizer": "cached"}
+    hand.take().succeed()
+    found = states(show(client, run))
+    assert (found["dataset"], found["honesty"], found["preflight"]) == ("succeeded", "cached", "queued")
+    hand.take().succeed()
+    assert states(show(client, run))["tokenizer"] == "cached"
 
 
 def test_stage_whose_bytes_are_gone_runs_again(app: FastAPI, client: TestClient, worker: TestClient) -> None:

@@ -22,7 +22,10 @@ def test_running_stage_is_asked_and_the_rest_is_cancelled(client: TestClient, wo
     hand = Hand(worker).take()
     answer = client.post(f"/api/v1/runs/{run['id']}/cancel").json()
     assert (answer["state"], answer["desired_state"]) == ("running", "cancelled")
-    assert states(answer) == {"dataset": "running", "tokenizer": "cancelled"}
+    assert states(answer) == {
+        "dataset": "running",
+        **dict.fromkeys(("honesty", "preflight", "tokenizer"), "cancelled"),
+    }
     assert hand.finish("cancelled", 75).status_code == 204
     shown = show(client, run)
     assert (shown["state"], states(shown)["dataset"]) == ("cancelled", "cancelled")
