@@ -51,6 +51,7 @@ class PydocSource(SourceOptions):
     """Python's own reference manual, which every CPython carries: 79 documents, about 0.5 MB."""
 
     type: Literal["pydoc"] = "pydoc"
+    license: str | None = Field(default="PSF-2.0", max_length=200)
 
 
 class ReadOptions(SourceOptions):
@@ -169,7 +170,7 @@ class DatasetConfig(Config):
 class HonestyConfig(Config):
     """How texts are compared: data before training, and what was really trained on after it."""
 
-    near_threshold: float = Field(default=0.7, gt=0.3, lt=1)
+    near_threshold: float = Field(default=0.75, gt=0.3, lt=1)
     """Share of an item's words that must align, in order, with a passage for it to count as an edited copy."""
     max_findings: int = Field(default=1_000, ge=10, le=100_000)
     """Findings listed per pair; all are counted."""

@@ -58,8 +58,12 @@ def summarise(
             name: report["config"] for name, report in reports.items() if report and "config" in report
         },
         "artifacts": artifacts,
-        "corpus": _picked(reports["corpus"], "corpus_sha256", "stats", "readiness"),
+        "corpus": _picked(
+            reports["corpus"], "text_sha256", "stats", "licenses", "dropped_counts", "readiness"
+        ),
         "honesty": _without(reports["honesty"], "findings"),
+        "preflight": _picked(reports["preflight"], "status", "summary", "budget"),
+        "audit": _without(reports["audit"], "findings"),
         "tokenizer": tokenizer,
         "base": {
             **_picked(
@@ -85,6 +89,7 @@ def summarise(
 def summary_markdown(summary: Mapping[str, Any], reports: Mapping[str, dict[str, Any] | None]) -> str:
     """Content of summary.md."""
     lines = [f"# {summary['title']}", "", *_verdict(summary), "", "## Numbers", "", *_numbers(summary)]
+    lines += ["", "## Preflight and honesty", "", *_judgements_of_data(summary)]
     for name, heading in (("base", "Base pretraining"), ("sft", "SFT")):
         lines += ["", f"## {heading}", "", *_training(summary[name])]
     for name, heading in (("sft_fit", "Fit on SFT rows"), ("sft_fit_heldout", "Fit on held-out SFT rows")):
@@ -124,6 +129,19 @@ def _numbers(summary: Mapping[str, Any]) -> list[str]:
         "SFT rows held out": sft.get("num_val_rows"),
     }
     return ["| measure | value |", "|---|---:|", *(f"| {name} | {_shown(rows[name])} |" for name in rows)]
+
+
+def _judgements_of_data(summary: Mapping[str, Any]) -> list[str]:
+    """Status and summary of each report about data, one line each."""
+    lines = []
+    for name in ("preflight", "honesty", "audit"):
+        found = summary[name]
+        lines.append(
+            f"- {name}: **{found['status']}** - {found['summary']}."
+            if found and "status" in found
+            else f"- {name}: not measured."
+        )
+    return lines
 
 
 def _training(part: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,1 @@
+"""What trains, what judges and what was generated, compared with each other."""

@@ -1,0 +1,121 @@
+"""The sets of texts that honesty compares, in one shape: documents to look in, items to look for.
+
+A set's `documents` give (place, text); a place is `set:line` for rows and `document_id path` for the corpus, so that a
+finding can name both ends without keeping the corpus in memory.
+"""
+
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from picochat_trainer.data.contamination import Item
+from picochat_trainer.data.corpus_store import CorpusStore
+from picochat_trainer.tuning.preferences import PreferenceRow
+from picochat_trainer.tuning.rows import ChatRow, EvalItem
+
+CORPUS = "corpus"
+SFT = "sft"
+PREFERENCES = "preferences"
+EVAL = "eval"
+EXTERNAL = "external"
+GENERATED = "generated"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextItem:
+    """One thing to look for, with where it stands."""
+
+    key: str
+    """`set:line`, or `set/file:line` where a set has several files."""
+    prompt: str
+    answer: str | None
+    line: int
+
+    @property
+    def item(self) -> Item:
+        return Item(key=self.key, prompt=self.prompt, answer=self.answer)
+
+    @property
+    def text(self) -> str:
+        return self.prompt if self.answer is None else f"{self.prompt}\n{self.answer}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSet:
+    """One side of a comparison."""
+
+    name: str
+    items: tuple[TextItem, ...] = ()
+    """Empty for the corpus, which is only looked in."""
+    documents: Callable[[], Iterator[tuple[str, str]]]
+
+    @classmethod
+    def of_items(cls, name: str, items: Sequence[TextItem]) -> "TextSet":
+        """A set whose documents are its items."""
+        kept = tuple(items)
+        return cls(name=name, items=kept, documents=lambda: ((item.key, item.text) for item in kept))
+
+
+def corpus_texts(store: CorpusStore, *, without: Container[str] = frozenset()) -> TextSet:
+    """The corpus, except for the documents whose ids are in `without`."""
+
+    def documents() -> Iterator[tuple[str, str]]:
+        for document in store.documents():
+            if document.document_id not in without:
+                yield f"{document.document_id} {document.path}", document.text
+
+    return TextSet(name=CORPUS, documents=documents)
+
+
+def sft_texts(rows: Sequence[ChatRow]) -> TextSet:
+    return TextSet.of_items(
+        SFT,
+        [
+            TextItem(key=f"{SFT}:{row.line}", prompt=row.prompt_text, answer=row.answer_text, line=row.line)
+            for row in rows
+        ],
+    )
+
+
+def preference_texts(rows: Sequence[PreferenceRow]) -> TextSet:
+    """Looked for with the chosen answer; looked in with both answers."""
+    items = tuple(
+        TextItem(key=f"{PREFERENCES}:{row.line}", prompt=row.prompt, answer=row.chosen, line=row.line)
+        for row in rows
+    )
+    texts = [(item.key, f"{item.text}\n{row.rejected}") for item, row in zip(items, rows, strict=True)]
+    return TextSet(name=PREFERENCES, items=items, documents=lambda: iter(texts))
+
+
+def eval_texts(items: Sequence[EvalItem]) -> TextSet:
+    return TextSet.of_items(EVAL, [_eval_item(item, EVAL) for item in items])
+
+
+def external_texts(benchmarks: Mapping[str, Sequence[EvalItem]]) -> TextSet:
+    return TextSet.of_items(
+        EXTERNAL,
+        [_eval_item(item, f"{EXTERNAL}/{name}") for name, items in benchmarks.items() for item in items],
+    )
+
+
+def generated_texts(texts: Mapping[str, str]) -> TextSet:
+    """`texts` maps a name, such as `eval:12`, to what the model wrote."""
+    return TextSet.of_items(
+        GENERATED,
+        [
+            TextItem(key=f"{GENERATED}/{name}", prompt=text, answer=None, line=number)
+            for number, (name, text) in enumerate(texts.items(), start=1)
+            if text.strip()
+        ],
+    )
+
+
+def _eval_item(item: EvalItem, name: str) -> TextItem:
+    return TextItem(key=f"{name}:{item.line}", prompt=item.user, answer=_answer(item), line=item.line)
+
+
+def _answer(item: EvalItem) -> str | None:
+    """What a right reply says, as far as the item tells."""
+    said = item.reference or " ".join((*item.required_phrases, *item.accepted_answers))
+    if item.is_choice and item.correct_choice is not None:
+        said = said or item.correct_choice
+    return said or None
