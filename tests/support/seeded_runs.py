@@ -7,13 +7,14 @@ from typing import Any
 
 from fastapi import FastAPI
 from picochat_contract import layout
+from picochat_contract.canonical import sha256_hex
 from picochat_contract.events import EventType
 from picochat_contract.ids import new_id
 from picochat_contract.spec import expand, parse_mapping
 from picochat_contract.stages import StageName
 from picochat_server.db import transaction
 from picochat_server.models import Attempt, Event, Metric, Run, Stage
-from picochat_server.runs import events
+from picochat_server.runs import chain, events
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -27,7 +28,10 @@ from support.finished_run import (
     make_finished_run,
     score,
 )
+from support.measured import leaky_facts, preflight_json
 
+BEFORE_BASE = (StageName.DATASET, StageName.HONESTY, StageName.PREFLIGHT, StageName.TOKENIZER)
+SPEC: dict[str, Any] = {"name": "demo", "scale": "demo", "gate": {"profile": "first_release"}}
 START = datetime(2026, 3, 4, 9, 0, 0, tzinfo=UTC)
 BASE_SAMPLE = (
     "The assignment statement is used to bind names to values and to modify attributes or items of mutable\n"
@@ -89,8 +93,8 @@ def finished(app: FastAPI, project_id: str, name: str, files: dict[str, bytes]) 
         run.finished_at = START + timedelta(seconds=132)
         run.metrics = {"val_bpb": 4.21, "eval_pass_rate": 22 / 60}
         for position, stage in enumerate(_stages(session, run)):
-            stage.started_at = START + timedelta(seconds=14 * position)
-            stage.finished_at = stage.started_at + timedelta(seconds=13.4)
+            stage.started_at = START + timedelta(seconds=12 * position)
+            stage.finished_at = stage.started_at + timedelta(seconds=11.4)
             _add_attempt(session, stage, 1, "succeeded")
         base = _stage(session, run, StageName.BASE)
         base.step = base.total_steps = 300
@@ -107,7 +111,7 @@ def running(app: FastAPI, project_id: str, name: str) -> str:
         run = _new_run(session, project_id, name, "running")
         run.created_at = run.started_at = datetime.now(UTC) - timedelta(seconds=190)
         for stage in _stages(session, run):
-            if stage.name in (StageName.DATASET, StageName.TOKENIZER):
+            if stage.name in BEFORE_BASE:
                 stage.state = "succeeded"
                 stage.started_at, stage.finished_at = START, START + timedelta(seconds=3.2)
                 _add_attempt(session, stage, 1, "succeeded")
@@ -141,6 +145,52 @@ def failed(app: FastAPI, project_id: str, name: str) -> str:
         return run.id
 
 
+def stopped_by_preflight(app: FastAPI, project_id: str, name: str) -> str:
+    """A run whose eval is among its SFT rows: honesty found it and preflight stopped the run."""
+    files = {path: content for path, content in approved_files().items() if STAGE_OF[path] in BEFORE_BASE}
+    del files[layout.PREFLIGHT]
+    files[layout.HONESTY] = leaky_honesty(files[layout.HONESTY])
+    config = expand(parse_mapping(SPEC))[StageName.PREFLIGHT].model_dump(mode="json")
+    digests = {path: sha256_hex(content) for path, content in files.items()}
+    files[layout.PREFLIGHT] = preflight_json(config, leaky_facts(digests))
+    made = make_finished_run(app, project_id, files)
+    state = app.state
+    with transaction(state.sessions) as session:
+        run = session.scalars(select(Run).where(Run.id == made.run_id)).one()
+        _describe(run, name, "running")
+        for stage in _stages(session, run):
+            stage.state = "succeeded" if stage.name in BEFORE_BASE[:3] else "pending"
+            if stage.name == StageName.PREFLIGHT:
+                stage.config = config
+        session.flush()
+        chain.stage_done(session, state.store, state.settings, run, _stage(session, run, StageName.PREFLIGHT))
+    return made.run_id
+
+
+def leaky_honesty(content: bytes) -> bytes:
+    """An honesty report with three eval prompts among the SFT rows, one of which is listed."""
+    finding = {
+        "kind": "exact_sft_prompt_leak",
+        "pair": "sft_vs_eval",
+        "measure": "normalised",
+        "value": 1.0,
+        "target": {"source": "eval", "id": "eval:7", "path": None, "line": 7},
+        "target_text": "What is the capital of Freedonia?",
+        "place": {"source": "sft", "id": "sft:31", "path": None, "line": 31},
+        "span_text": "what is the capital of freedonia",
+        "message": "the prompt of eval:7 is also the prompt of sft:31",
+        "fix": "remove sft:31 from what trains, or replace the item that it gives away",
+    }
+    return edited(
+        content,
+        status="blocked",
+        summary="of 60 eval prompts 3 are SFT prompts",
+        exact_prompt_leaks=3,
+        findings=[finding],
+        findings_omitted=2,
+    )
+
+
 def queued(app: FastAPI, project_id: str, name: str, created_at: datetime = START) -> str:
     with transaction(app.state.sessions) as session:
         run = _new_run(session, project_id, name, "queued")
@@ -154,7 +204,7 @@ def reusing(app: FastAPI, project_id: str, name: str, source: str) -> str:
         run = _new_run(session, project_id, name, "running")
         run.created_at = run.started_at = datetime.now(UTC) - timedelta(seconds=190)
         twins = {stage.name: stage for stage in session.scalars(select(Stage).where(Stage.run_id == source))}
-        for stage in _stages(session, run)[:3]:
+        for stage in _stages(session, run)[: len(BEFORE_BASE) + 1]:
             stage.state, stage.cached_from = "cached", twins[stage.name].id
             stage.metrics = dict(twins[stage.name].metrics)
         _stage(session, run, StageName.SFT).state = "queued"
@@ -204,9 +254,8 @@ def _new_run(session: Session, project_id: str, name: str, state: str) -> Run:
 
 
 def _describe(run: Run, name: str, state: str) -> None:
-    spec: dict[str, Any] = {"name": "demo", "scale": "demo", "gate": {"profile": "first_release"}}
     run.name, run.state, run.scale = name, state, "demo"
-    run.spec = parse_mapping(spec).model_dump(mode="json")
+    run.spec = parse_mapping(SPEC).model_dump(mode="json")
     run.gate_profile = "first_release"
     run.created_at = run.started_at = START
 

@@ -305,3 +305,14 @@ def test_every_state_has_a_word_and_a_symbol() -> None:
     for state in (*RunState, *StageState, *AttemptState, *Verdict, *CheckStatus):
         assert mark_of(state.value).word
         assert f'"{mark_of(state.value).icon}":' in (WEB / "templates/parts/icons.html").read_text()
+
+
+def test_a_run_that_preflight_stopped_says_so_on_its_page(
+    app: FastAPI, logged_in: TestClient, project_id: str
+) -> None:
+    run = seed.stopped_by_preflight(app, project_id, "leaky")
+    page = text_of(logged_in.get(f"/runs/{run}").text)
+    assert "preflight blocked the run: honesty: 3 eval prompts among SFT rows" in page
+    assert "skipped" in page
+    assert "blocked" in text_of(logged_in.get("/?state=blocked").text)
+    assert logged_in.get(f"/runs/{run}/live").status_code == 200
