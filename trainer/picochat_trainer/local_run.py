@@ -1,7 +1,7 @@
 """Runs the stages of a RunSpec one after another in one run folder, without a server.
 
-A stage whose fingerprint and files are those of a finished one is not run again. It tells what happens as the events
-that a server would send, so that one display serves both.
+A stage whose fingerprint and files are those of a finished one is not run again. A blocked preflight ends the run. It
+tells what happens as the events that a server would send, so that one display serves both.
 """
 
 import fcntl
@@ -25,6 +25,7 @@ from picochat_contract.events import EventType, StageEvent
 from picochat_contract.exit_codes import StageExit
 from picochat_contract.gate import GateReport
 from picochat_contract.manifest import Manifest, StageJob, fingerprint
+from picochat_contract.preflight import PreflightRecord, PreflightStatus
 from picochat_contract.stages import StageName
 from picochat_contract.states import STAGE_DONE, STAGE_TRANSITIONS, StageState, move
 
@@ -66,16 +67,30 @@ class LocalRun:
         self._seq = 0
 
     def run(self) -> list[LocalStage]:
-        """Run every stage until one does not succeed; the rest is then skipped or, after a stop, pending."""
+        """Run every stage until one does not succeed or preflight blocks; the rest is then skipped or, after a stop,
+        pending."""
         with locked(self.run_dir) as lock:
             for index, row in enumerate(self.rows):
                 self._run_or_reuse(row, lock)
-                if row.state not in STAGE_DONE:
-                    if row.state is StageState.FAILED:
-                        for later in self.rows[index + 1 :]:
-                            self._move(later, StageState.SKIPPED, f"{row.name} failed")
+                reason = self._why_not_on(row)
+                if reason is not None:
+                    for later in self.rows[index + 1 :]:
+                        self._move(later, StageState.SKIPPED, reason)
+                if reason is not None or row.state not in STAGE_DONE:
                     break
         return self.rows
+
+    def _why_not_on(self, row: LocalStage) -> str | None:
+        """Why the stages after this one are skipped; None where they run, or may run later."""
+        if row.state is StageState.FAILED:
+            return f"{row.name} failed"
+        preflight = self._preflight() if row.name is StageName.PREFLIGHT and row.state in STAGE_DONE else None
+        if preflight is None or preflight.status is not PreflightStatus.BLOCKED:
+            return None
+        return f"preflight: {preflight.summary}"
+
+    def _preflight(self) -> PreflightRecord | None:
+        return read_preflight(self._path(layout.PREFLIGHT))
 
     def _run_or_reuse(self, row: LocalStage, lock: int) -> None:
         inputs = input_digests(self._path, row.name)
@@ -83,6 +98,8 @@ class LocalRun:
         wanted = fingerprint(row.name, row.config, inputs | sources, self.resources)
         stage_dir = self.run_dir / "stages" / row.name.value
         found = read_manifest(stage_dir) if self.reuse else None
+        if row.name is StageName.PREFLIGHT and (before := self._preflight()) and before.blocking:
+            found = None  # what blocked may be mended on the machine, which no fingerprint covers
         if found is not None and found.fingerprint == wanted and self._has_outputs(found):
             row.manifest = found
             self._move(row, StageState.CACHED)
@@ -171,6 +188,14 @@ def read_gate(run_dir: Path) -> GateReport | None:
     """The gate report of a finished run; None where it has none."""
     try:
         return GateReport.model_validate(json.loads((run_dir / layout.GATE_REPORT).read_text("utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def read_preflight(path: Path) -> PreflightRecord | None:
+    """The preflight report at `path`; None where there is none that can be read."""
+    try:
+        return PreflightRecord.model_validate_json(path.read_bytes())
     except (OSError, ValueError):
         return None
 

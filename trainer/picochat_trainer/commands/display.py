@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from picochat_client.installed import typed
+from picochat_client.preflight_tables import preflight_line, preflight_table
 from picochat_client.progress import progress_for
 from picochat_client.retry import SystemClock
 from picochat_client.tables import gate_line, gate_table, text
@@ -17,6 +18,7 @@ from picochat_contract import layout
 from picochat_contract.api import EventOut, RunOut, StageOut
 from picochat_contract.evidence import BaseEvidence
 from picochat_contract.exit_codes import ClientExit
+from picochat_contract.preflight import PreflightRecord, PreflightStatus
 from picochat_contract.stages import STAGES, StageName
 from picochat_contract.states import STAGE_DONE, DesiredState, RunState, StageState
 from pydantic import ValidationError
@@ -24,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from picochat_trainer.local_run import LocalStage, read_gate
+from picochat_trainer.local_run import LocalStage, read_gate, read_preflight
 
 SAMPLES = {
     StageName.BASE: ("base sample", "base/sample.txt"),
@@ -54,6 +56,22 @@ def print_stages(rows: Sequence[LocalStage]) -> None:
         said = printable("; ".join(part for part in (row.message or "", shown) if part))
         table.add_row(row.name.value, row.state.value, took, Text(said))
     _console().print(table)
+
+
+def print_preflight(run_dir: Path, rows: Sequence[LocalStage], *, in_full: bool) -> PreflightRecord | None:
+    """What preflight of these stages said: all that does not pass where it blocks or `in_full`, else one line."""
+    if not any(row.name is StageName.PREFLIGHT and row.state in STAGE_DONE for row in rows):
+        return None
+    report = read_preflight(run_dir / layout.PREFLIGHT)
+    if report is None:
+        return None
+    console = _console()
+    console.print()
+    if (in_full and report.status is not PreflightStatus.READY) or report.blocking or report.waived:
+        console.print(preflight_table(report))
+    console.print(preflight_line(report))
+    console.print(text(f"{report.summary}; see {run_dir / layout.PREFLIGHT_MD}"), soft_wrap=True)
+    return report
 
 
 def print_run(run_dir: Path, stages: Collection[StageName]) -> None:
@@ -102,13 +120,18 @@ def exit_code(rows: Sequence[LocalStage]) -> ClientExit:
         return ClientExit.OK
     if any(row.state is StageState.CANCELLED for row in rows):
         return ClientExit.CANCELLED
-    return ClientExit.RUN_FAILED
+    if any(row.state is StageState.FAILED for row in rows):
+        return ClientExit.RUN_FAILED
+    return ClientExit.GATE_BLOCKED  # nothing failed, and yet stages were skipped: preflight blocked
 
 
 def explain_failure(rows: Sequence[LocalStage]) -> None:
     for row in rows:
         if row.state in (StageState.FAILED, StageState.CANCELLED):
             print(f"{row.name} {row.state}: {printable(row.message or '')}", file=sys.stderr)
+    if exit_code(rows) is ClientExit.GATE_BLOCKED:
+        skipped = next(row for row in rows if row.state is StageState.SKIPPED)
+        print(f"stopped before {skipped.name}: {printable(skipped.message or '')}", file=sys.stderr)
 
 
 def _console() -> Console:

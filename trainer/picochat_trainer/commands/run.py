@@ -1,22 +1,27 @@
 """`picochat run tiny`: all stages on this machine, in one run folder, without a server. No torch at import."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from picochat_client.outcome import verdict_exit
 from picochat_client.specs import located_files, read_spec
 from picochat_contract.configs import Device, GateProfile
+from picochat_contract.errors import Code, SpecError
 from picochat_contract.exit_codes import ClientExit
 from picochat_contract.overrides import with_setting, with_value
+from picochat_contract.preflight import PreflightStatus
+from picochat_contract.scales import SCALES
 from picochat_contract.spec import RunSpec, expand, parse_mapping
-from picochat_contract.stages import StageName
+from picochat_contract.stages import STAGES, StageName
 
 from picochat_trainer.atomic import write_text
+from picochat_trainer.commands.dataset_options import with_dataset_options
 from picochat_trainer.commands.display import (
     exit_code,
     explain_failure,
     live_display,
+    print_preflight,
     print_run,
     print_stages,
 )
@@ -24,6 +29,7 @@ from picochat_trainer.local_run import LocalRun, read_gate
 
 SPEC_FILE = "run_spec.json"
 _SEEDED = ("dataset", "base", "sft", "fit", "eval")
+_SCALES = f"Preset: {', '.join(SCALES)} or custom. [demo]"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -37,12 +43,22 @@ def run() -> None:
 def tiny(
     out_dir: Annotated[Path, typer.Option(help="The run folder; a second call goes on in it.")],
     spec: Annotated[Path | None, typer.Option(help="Run spec, YAML or JSON.")] = None,
-    scale: Annotated[str | None, typer.Option(help="Preset: smoke, demo or custom. [demo]")] = None,
+    scale: Annotated[str | None, typer.Option(help=_SCALES)] = None,
     input: Annotated[
         list[Path] | None, typer.Option(help="File or folder for the corpus; may be repeated.")
     ] = None,
+    dataset_pack: Annotated[
+        Path | None, typer.Option(help="Dataset pack: corpus, chat, eval and more in one file.")
+    ] = None,
+    corpus_recipe: Annotated[
+        Path | None, typer.Option(help="Corpus recipe: sources with weights and limits.")
+    ] = None,
     chat_input: Annotated[Path | None, typer.Option(help="Chat JSONL for SFT.")] = None,
     eval_input: Annotated[Path | None, typer.Option(help="Eval JSONL.")] = None,
+    dpo_input: Annotated[Path | None, typer.Option(help="Preference JSONL, compared with the eval.")] = None,
+    external_eval: Annotated[
+        list[str] | None, typer.Option(help="External benchmark as name=path; may be repeated.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all stages.")] = None,
     base_max_steps: Annotated[int | None, typer.Option(help="Base optimizer steps.")] = None,
     sft_max_steps: Annotated[int | None, typer.Option(help="SFT optimizer steps.")] = None,
@@ -52,21 +68,38 @@ def tiny(
     ] = None,
     device: Annotated[Device | None, typer.Option(help="auto, cpu or cuda.")] = None,
     nproc_per_node: Annotated[int | None, typer.Option(help="torchrun processes for base and SFT.")] = None,
+    preflight_only: Annotated[
+        bool, typer.Option("--preflight-only", help="Stop after preflight; exit 2 where it blocks.")
+    ] = False,
+    allow_leaky_eval: Annotated[
+        bool, typer.Option("--allow-leaky-eval", help="Go on although eval prompts are in the data.")
+    ] = False,
+    allow_unsafe_long_run: Annotated[
+        bool, typer.Option("--allow-unsafe-long-run", help="Go on although plan or corpus is blocked.")
+    ] = False,
+    allow_default_tuning_data: Annotated[
+        bool,
+        typer.Option("--allow-default-tuning-data", help="Go on with generated rows beside an own corpus."),
+    ] = False,
     set: Annotated[
         list[str] | None, typer.Option(help="Any key of the spec, such as base.learning_rate=0.001.")
     ] = None,
     strict: Annotated[bool, typer.Option(help="Exit 2 when the gate blocks, 3 when it warns.")] = False,
 ) -> int:
-    """Run dataset, tokenizer, base, SFT, fit, eval, gate and report; finished stages are reused."""
+    """Run all stages from dataset to report; finished stages are reused, and a blocked preflight ends it (exit 2)."""
     values = located_files(read_spec(spec)) if spec else {}
     if scale is not None or "scale" not in values:
         values["scale"] = scale or ("custom" if spec else "demo")
     values = {"name": out_dir.absolute().name, **values}
-    sources = [{"type": "file", "path": str(path)} for path in input or []]
+    values = with_dataset_options(
+        values,
+        pack=dataset_pack,
+        recipe=corpus_recipe,
+        sources=input or [],
+        rows={"chat": chat_input, "eval": eval_input, "preferences": dpo_input},
+        external=external_eval or [],
+    )
     for key, value in {
-        "dataset.sources": sources or None,
-        "dataset.chat": {"type": "file", "path": str(chat_input)} if chat_input else None,
-        "dataset.eval": {"type": "file", "path": str(eval_input)} if eval_input else None,
         **{f"{stage}.seed": seed for stage in _SEEDED},
         "base.max_steps": base_max_steps,
         "sft.max_steps": sft_max_steps,
@@ -74,16 +107,19 @@ def tiny(
         "gate.profile": gate,
         "resources.device": device,
         "resources.nproc_per_node": nproc_per_node,
+        "preflight.allow_leaky_eval": allow_leaky_eval or None,
+        "preflight.allow_unsafe_long_run": allow_unsafe_long_run or None,
+        "preflight.allow_default_tuning_data": allow_default_tuning_data or None,
     }.items():
         if value is not None:
             values = with_value(values, key, value)
     for setting in set or []:
         values = with_setting(values, setting)
-    return _run(parse_mapping(values), out_dir, strict=strict)
+    return _run(parse_mapping(values), out_dir, strict=strict, preflight_only=preflight_only)
 
 
-def _run(spec: RunSpec, out_dir: Path, *, strict: bool) -> int:
-    stages = expand(spec)
+def _run(spec: RunSpec, out_dir: Path, *, strict: bool, preflight_only: bool) -> int:
+    stages = _until_preflight(spec) if preflight_only else expand(spec)
     with live_display(spec.name, list(stages)) as on_event:
         rows = LocalRun(
             run_dir=out_dir,
@@ -94,13 +130,31 @@ def _run(spec: RunSpec, out_dir: Path, *, strict: bool) -> int:
         ).run()
     write_text(out_dir / SPEC_FILE, spec.model_dump_json(indent=2) + "\n")
     print_stages(rows)
+    preflight = print_preflight(out_dir, rows, in_full=preflight_only)
     code = exit_code(rows)
     if code != ClientExit.OK:
         explain_failure(rows)
         return code
+    if preflight is not None and preflight.status is PreflightStatus.BLOCKED:
+        return ClientExit.GATE_BLOCKED
+    if preflight_only:
+        return ClientExit.OK
     print_run(out_dir, stages)
     # Without --strict a blocked gate is a result, not a failure: the run did what it was asked to do.
     if not strict or StageName.GATE not in stages:
         return ClientExit.OK
     report = read_gate(out_dir)
     return verdict_exit(report.verdict, strict=True) if report else ClientExit.GATE_BLOCKED
+
+
+def _until_preflight(spec: RunSpec) -> dict[StageName, Any]:
+    """The stages up to preflight, which still judges the whole run."""
+    stages = expand(spec)
+    if StageName.PREFLIGHT not in stages:
+        raise SpecError(
+            Code.INVALID_VALUE,
+            f"until is {spec.until}, which comes before preflight; leave it out with --preflight-only",
+            param="until",
+        )
+    wanted = {StageName.PREFLIGHT, *STAGES[StageName.PREFLIGHT].needs}
+    return {name: config for name, config in stages.items() if name in wanted}
