@@ -57,6 +57,16 @@ class CorpusStore:
         """The corpus of a run folder."""
         return cls(folder.joinpath)
 
+    @classmethod
+    def of(cls, path: Path, manifest: Path | None = None) -> "CorpusStore":
+        """What a user names a corpus by: a text file, a corpus_manifest.json, or the folder that holds either."""
+        if path.is_dir():
+            return cls.at(path)
+        if path.name == layout.CORPUS_MANIFEST and manifest is None:
+            return cls.at(path.parent)
+        places = {layout.CORPUS: path, layout.CORPUS_MANIFEST: manifest or Path()}
+        return cls(lambda name: places.get(name, path.with_name(name)))
+
     @property
     def sha256(self) -> str:
         """Digest that stands for the whole corpus: of its manifest, which holds those of all shards."""
@@ -72,9 +82,16 @@ class CorpusStore:
         """None for a bare text file without a manifest."""
         return None if self.manifest is None else int(self.manifest["stats"]["num_documents"])
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of UTF-8 text, about; of a text file its size."""
+        if self.shards:
+            return sum(int(shard["num_bytes"]) for shard in (self.manifest or {})["shards"])
+        return self._text_path.stat().st_size if self._text_path.is_file() else 0
+
     def documents(self, shards: Sequence[str] | None = None) -> Iterator[CorpusDocument]:
         """All documents in order, or those of some of the shards (then `index` still counts from the beginning)."""
-        if not self.shards:
+        if not self.shards and self.num_documents != 0:
             yield from self._text_documents()
             return
         wanted = set(self.shards if shards is None else shards)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from picochat_trainer.data.corpus import INCLUDED, Corpus
+from picochat_trainer.data.facts import Corpus
 
 SMALL_CORPUS: Final = 1_000  # characters
 DOMINANT_DOCUMENT: Final = 0.9  # share of all characters in one document
@@ -20,7 +20,8 @@ class Status(StrEnum):
 class ReadinessCheck:
     name: str
     status: Status
-    measured: float
+    measured: float | None
+    """None where nobody looked."""
     threshold: float
     message: str
 
@@ -33,25 +34,55 @@ class Readiness:
 
 
 def judge_corpus(corpus: Corpus) -> Readiness:
-    """Apply every limit; one that is passed over makes the corpus `caution`."""
+    """Apply every limit to the corpus as it is after cleaning. One that is passed over makes it `caution`; without any
+    text it is `blocked`."""
     stats = corpus.stats
-    sizes = [document.num_characters for document in corpus.documents]
-    skipped = sum(file.reason != INCLUDED for file in corpus.files)
+    unlicensed = corpus.licenses.get(None)
     checks = (
-        _at_least("usable_documents", len(corpus.documents), 2, "documents; one cannot be held out whole"),
+        _at_least("usable_documents", stats.num_documents, 2, "documents; one cannot be held out whole"),
         _at_least("corpus_size", stats.num_characters, SMALL_CORPUS, "characters"),
         _at_most(
-            "document_mix",
-            max(sizes) / sum(sizes),
-            DOMINANT_DOCUMENT,
-            "of the text is one document",
+            "document_mix", stats.largest_document_share, DOMINANT_DOCUMENT, "of the text is one document"
         ),
-        _at_most("duplicate_documents", stats.duplicate_document_rate, 0.05, "duplicates removed"),
+        _at_most(
+            "duplicate_documents",
+            stats.exact_left,
+            0.05,
+            f"of the documents repeat another; {stats.num_exact_removed:,} were removed",
+        ),
+        _at_most(
+            "near_duplicate",
+            stats.near_left,
+            0.05,
+            f"of the documents are nearly another; {stats.num_near_removed:,} were removed",
+        ),
         _at_most("duplicate_lines", stats.duplicate_line_rate, 0.15, "repeated lines"),
         _at_most("empty_lines", stats.empty_line_rate, 0.35, "empty lines"),
         _at_most("non_ascii", stats.non_ascii_rate, 0.05, "characters outside ASCII"),
-        _at_most("skipped_sources", skipped, 0, "source files left out"),
+        _at_most(
+            "skipped_sources", stats.num_skipped_files, 0, "source files without a document in the corpus"
+        ),
+        _at_most(
+            "licences",
+            unlicensed.documents if unlicensed else 0,
+            0,
+            "documents whose source names no licence",
+        ),
     )
+    if corpus.is_empty:
+        return Readiness(
+            status=Status.BLOCKED,
+            summary=f"there is no text: {_why_empty(corpus)}",
+            checks=(
+                ReadinessCheck(
+                    name="usable_documents",
+                    status=Status.BLOCKED,
+                    measured=0,
+                    threshold=1,
+                    message=f"no usable document: {_why_empty(corpus)}",
+                ),
+            ),
+        )
     cautions = [check.name for check in checks if check.status is not Status.READY]
     return Readiness(
         status=Status.CAUTION if cautions else Status.READY,
@@ -60,16 +91,25 @@ def judge_corpus(corpus: Corpus) -> Readiness:
     )
 
 
+def _why_empty(corpus: Corpus) -> str:
+    reasons = [f"{reason} {num:,}" for reason, num in sorted(corpus.dropped_counts.items())]
+    return ", ".join(reasons) or ("the files hold nothing" if corpus.files else "no files were found")
+
+
 def _at_least(name: str, measured: float, limit: float, what: str) -> ReadinessCheck:
     status = Status.READY if measured >= limit else Status.CAUTION
     return ReadinessCheck(
-        name=name, status=status, measured=measured, threshold=limit, message=f"{measured:g} {what}"
+        name=name, status=status, measured=measured, threshold=limit, message=f"{measured:,} {what}"
     )
 
 
-def _at_most(name: str, measured: float, limit: float, what: str) -> ReadinessCheck:
+def _at_most(name: str, measured: float | None, limit: float, what: str) -> ReadinessCheck:
+    if measured is None:
+        return ReadinessCheck(
+            name=name, status=Status.CAUTION, measured=None, threshold=limit, message="nobody looked for them"
+        )
     status = Status.READY if measured <= limit else Status.CAUTION
-    shown = f"{measured:g}" if limit == 0 else f"{measured:.1%}"
+    shown = f"{measured:,}" if limit == 0 else f"{measured:.1%}"
     return ReadinessCheck(
         name=name, status=status, measured=measured, threshold=limit, message=f"{shown} {what}"
     )

@@ -1,0 +1,90 @@
+"""Runs a function over many items in several processes and gives the results in the order of the items.
+
+Small inputs never start a process: until POOL_AFTER_BYTES of work have come, everything is done in the calling one.
+Processes are spawned, not forked (pyarrow and numpy own threads), and end with their parent, also where it is killed.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing.connection import wait
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+Item = TypeVar("Item")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+POOL_AFTER_BYTES: Final = 16 << 20
+"""About half a second of cleaning, which is what starting the processes takes."""
+AHEAD: Final = 2
+"""Tasks per process that wait or run."""
+
+
+class Workers:
+    """Up to `count` processes, started when the work proves large; use as a context manager."""
+
+    def __init__(self, count: int, *, pool_after_bytes: int = POOL_AFTER_BYTES) -> None:
+        self._count = max(1, count)
+        self._inline_bytes = pool_after_bytes
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(
+        self,
+        function: Callable[[Task], Result],
+        items: Iterable[Item],
+        *,
+        task: Callable[[Item], Task],
+        size_bytes: Callable[[Item], int],
+    ) -> Iterator[tuple[Item, Result]]:
+        """Each item with `function(task(item))`, in order; only the task travels to another process."""
+        waiting: deque[tuple[Item, Future[Result]]] = deque()
+        try:
+            for item in items:
+                if self._count == 1 or self._inline_bytes > 0:
+                    self._inline_bytes -= size_bytes(item)
+                    yield item, function(task(item))
+                    continue
+                waiting.append((item, self._started().submit(function, task(item))))
+                if len(waiting) > AHEAD * self._count:
+                    done, future = waiting.popleft()
+                    yield done, future.result()
+            while waiting:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self._count, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_parent
+            )
+        return self._pool
+
+
+def _follow_parent() -> None:
+    """A stop is the parent's to handle; its end is the end of this process too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
