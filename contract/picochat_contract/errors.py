@@ -9,6 +9,7 @@ Every error has a stable `code`; HTTP answers carry it in problem JSON (RFC 9457
 """
 
 from enum import StrEnum
+from functools import partial
 
 
 class Code(StrEnum):
@@ -70,6 +71,10 @@ class ContractError(ValueError):
         self.code = code
         self.message = message
         self.param = param
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Arguments of `__init__`, so that the error survives the way back from a worker process."""
+        return partial(type(self), param=self.param), (self.code, self.message)
 
 
 class SpecError(ContractError):
