@@ -42,7 +42,7 @@ GPU_CLASSES: Final = (  # the first whose pattern is in the name
     DeviceClass(pattern="a10", peak_flops=125e12),
     DeviceClass(pattern="l4", peak_flops=121e12),
 )
-# Per core, measured on an AMD EPYC with AVX-512 (docs/log.md): reached, not peak, so the share is 1.
+# Per core, a little under what training reached on an AMD EPYC with AVX-512 (docs/log.md); no peak, so the share is 1.
 CPU_BF16: Final = DeviceClass(pattern="cpu", peak_flops=150e9, utilisation=1.0, layer_seconds=0.0)
 CPU_FLOAT32: Final = DeviceClass(pattern="cpu", peak_flops=45e9, utilisation=1.0, layer_seconds=0.0)
 
