@@ -1,9 +1,19 @@
 """All items of a benchmark, ready to be looked for in documents."""
 
 from collections.abc import Iterable
+from typing import Final
 
-from picochat_trainer.data.contamination.measures import NEAR_THRESHOLD
-from picochat_trainer.data.contamination.patterns import NGRAM, SEED, Gram, Item, build_patterns, grams
+import numpy as np
+from numpy.typing import NDArray
+
+from picochat_trainer.data.contamination.grams import SEED, GramTable, gram_hashes
+from picochat_trainer.data.contamination.layout import Layout, distinct_texts, lay_out
+from picochat_trainer.data.contamination.measures import NEAR_THRESHOLD, NGRAM, Variant
+from picochat_trainer.data.contamination.patterns import Item, Pattern, build_pattern
+from picochat_trainer.data.contamination.tokens import Places
+
+NEAR_SEEDS: Final = 0.2
+"""Share of a pattern's seeds that a passage must hold to be aligned. Replacing one word in eight leaves over 0.3 of them."""
 
 
 class ItemIndex:
@@ -14,11 +24,87 @@ class ItemIndex:
         if len({item.key for item in self.items}) < len(self.items):
             raise ValueError("the keys of the items must differ")
         self.near_threshold = near_threshold
-        self.patterns, self.pattern_of_item = build_patterns(self.items)
-        self.ngrams: dict[Gram, list[tuple[int, int]]] = {}
-        self.seeds: dict[Gram, list[tuple[int, int]]] = {}
-        for number, pattern in enumerate(self.patterns):
-            if pattern.parts:
-                for size, table in ((NGRAM, self.ngrams), (SEED, self.seeds)):
-                    for first, gram in enumerate(grams(pattern.tokens, size)):
-                        table.setdefault(gram, []).append((number, first))
+        self._texts, self.pattern_of_item = distinct_texts(self.items)
+        self._patterns: dict[int, Pattern] = {}
+        self.layout = lay_out(self._texts)
+        self.max_tokens = int(self.layout.num_tokens[self.layout.searched].max(initial=0))
+        seeds, ngrams = gram_hashes(self.layout.hashes)
+        layout = self.layout
+        self.ngrams = _table(layout, ngrams, NGRAM, layout.template_ngrams, _anchors(layout, NGRAM))
+        self.seeds = _table(layout, seeds, SEED, layout.template_seeds, _anchors(layout, SEED))
+        self.required_seeds = _required_seeds(layout)
+
+    @property
+    def num_patterns(self) -> int:
+        return len(self._texts)
+
+    def is_searched(self, number: int) -> bool:
+        """Whether the pattern is long enough to be looked for, with or without its answer."""
+        return bool(self.layout.searched[number])
+
+    def variants(self, number: int) -> list[tuple[Variant, int]]:
+        """The parts of a pattern that are searched for, and their lengths in tokens."""
+        layout = self.layout
+        found = []
+        if layout.has_prompt[number]:
+            found.append((Variant.PROMPT, int(layout.num_prompt[number])))
+        if layout.has_both[number]:
+            found.append((Variant.PROMPT_ANSWER, int(layout.num_tokens[number])))
+        return found
+
+    def pattern(self, number: int) -> Pattern:
+        """Made at the first call: most patterns are never found."""
+        if number not in self._patterns:
+            text, tokens = self._texts[number], slice(*self.layout.begins[number : number + 2])
+            self._patterns[number] = build_pattern(
+                text.prompt,
+                text.answer,
+                self.variants(number),
+                self.layout.template_ngrams[tokens].tolist(),
+                self.layout.template_seeds[tokens].tolist(),
+            )
+        return self._patterns[number]
+
+
+def _table(
+    layout: Layout, hashes: NDArray[np.uint64], size: int, template: NDArray[np.bool_], anchors: Places
+) -> GramTable:
+    firsts = np.arange(len(layout.of_token)) - layout.begins[layout.of_token]
+    lengths = layout.num_tokens[layout.of_token]
+    # Shorter patterns have neither n-grams nor edited copies: only their anchor is looked up.
+    counted = layout.searched[layout.of_token] & (firsts + size <= lengths) & ~template & (lengths >= NGRAM)
+    whole = np.zeros(len(counted), np.bool_)
+    whole[anchors] = True
+    chosen = np.flatnonzero(counted | whole)
+    return GramTable.build(
+        hashes[chosen],
+        layout.of_token[chosen],
+        firsts[chosen].astype(np.int32),
+        whole=whole[chosen],
+        counted=counted[chosen],
+    )
+
+
+def _anchors(layout: Layout, size: int) -> Places:
+    """For every pattern that is found whole by grams of this size: the first token of its rarest gram."""
+    lengths = np.where(layout.has_prompt, layout.num_prompt, layout.num_tokens)
+    fits = (lengths >= NGRAM) if size == NGRAM else (lengths < NGRAM)
+    chosen = np.flatnonzero(fits & layout.searched)
+    if not len(chosen):
+        return chosen
+    counts = layout.ngram_counts if size == NGRAM else layout.seed_counts
+    begins = layout.begins[chosen]
+    ends = begins + lengths[chosen] - size + 1
+    # Rarest first, then leftmost; the last element only gives the last end something to point at.
+    ranked = np.append((counts << 32) | np.arange(len(counts)), np.iinfo(np.int64).max)
+    return np.minimum.reduceat(ranked, np.stack([begins, ends], axis=1).ravel())[::2] & 0xFFFFFFFF
+
+
+def _required_seeds(layout: Layout) -> Places:
+    """(P): how many seeds of each pattern a passage must hold to be aligned with it."""
+    by_prompt = layout.has_prompt & (layout.num_prompt >= NGRAM)
+    lengths = np.where(by_prompt, layout.num_prompt, layout.num_tokens)
+    before = np.append(0, np.cumsum(~layout.template_seeds))
+    begins = layout.begins[:-1]
+    usable = before[np.maximum(begins, begins + lengths - SEED + 1)] - before[begins]
+    return np.maximum(1, (usable * NEAR_SEEDS).astype(np.int64))

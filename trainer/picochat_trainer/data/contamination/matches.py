@@ -1,6 +1,8 @@
 """What one document, or a piece of it, shares with one pattern: the values that workers send back."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+MAX_EXCERPT: Final = 400
 
 
 class Span(NamedTuple):
@@ -22,7 +24,7 @@ class Whole(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Tokens in a row that pattern and document share: at least 8, none of them in a template 8-gram alone."""
+    """Tokens in a row that pattern and document share: at least 8, and every 8 of them are no template."""
 
     first: int
     """Token of the pattern."""
@@ -45,10 +47,8 @@ class Near(NamedTuple):
 class Match(NamedTuple):
     document: int
     """0-based place of the document in the stream."""
+    document_id: str
     pattern: int
     wholes: tuple[Whole, ...]
     runs: tuple[Run, ...]
     nears: tuple[Near, ...]
-
-
-MAX_EXCERPT = 400

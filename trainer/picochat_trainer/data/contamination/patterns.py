@@ -1,25 +1,17 @@
-"""Items to look for, and what of each counts: their tokens, their n-grams, and which of those are only a template."""
+"""What of an item counts: its tokens, its n-grams, and which of those are only a template that many items share."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from picochat_trainer.data.contamination.measures import (
-    LONG_NGRAM,
-    MIN_LETTERS,
-    MIN_TOKENS,
-    NGRAM,
-    UNSPACED_LETTERS,
-    Variant,
-)
-from picochat_trainer.data.normalize import is_unspaced, words
+from picochat_trainer.data.contamination.grams import SEED
+from picochat_trainer.data.contamination.measures import LONG_NGRAM, NGRAM, Variant
+from picochat_trainer.data.contamination.tokens import Tokens, tokenize
 
-SEED: Final = 4
-"""Tokens of the n-grams that edited copies are found by: of 8 tokens with one replaced, 4 in a row are left."""
 NUMBER_WEIGHT: Final = 3.0
 """Weight of a number in an alignment: with all its numbers changed, an exercise is another one."""
-Gram = tuple[str, ...]
+MAX_REPEATS: Final = 4
+"""An n-gram that one item repeats more often says nothing about it."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +21,8 @@ class Item:
     key: str
     prompt: str
     answer: str | None = None
+    group: str = ""
+    """The benchmark or file it is of: templates are counted within a group."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +34,16 @@ class Part:
     long_ngram: int
     """Tokens in a row that `ngram_any_13` asks for."""
     distinctive: frozenset[int]
-    """Tokens that are in no template 8-gram; empty where n-grams say nothing and only the whole item counts."""
+    """Tokens that are in no template 8-gram; empty where n-grams say nothing and only the whole part counts."""
     ngrams: frozenset[int]
     """First tokens of the 8-grams that are no template."""
     weights: tuple[float, ...]
-    """Weight of each token in an alignment; empty where the part is too short or too generic to align."""
+    """Weight of each token in an alignment; empty where the part is too short or too general to align."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pattern:
-    """The distinct text of one item or of several equal ones."""
+    """The text of one item, or of several equal ones."""
 
     prompt: str
     """Without white space around it."""
@@ -57,9 +51,11 @@ class Pattern:
     """Empty where the items have none."""
     tokens: tuple[str, ...]
     """Of the prompt, then of the answer."""
+    spans: tuple[tuple[int, int], ...]
+    """Of the tokens, in characters of the prompt, a line feed and the answer."""
     num_prompt: int
     parts: tuple[Part, ...]
-    """What is searched for: the prompt, then prompt and answer; empty where the item is too short."""
+    """What is searched for: the prompt, then prompt and answer; none where the item is too short."""
 
 
 def template_limit(num_prompts: int) -> int:
@@ -70,82 +66,63 @@ def template_limit(num_prompts: int) -> int:
     return max(4, min(10, num_prompts // 10))
 
 
-def build_patterns(items: Sequence[Item]) -> tuple[list[Pattern], list[int]]:
-    """The distinct patterns, and for each item the number of its pattern."""
-    numbers: dict[tuple[str, str], int] = {}
-    of_item = []
-    for item in items:
-        text = (item.prompt.strip(), (item.answer or "").strip())
-        of_item.append(numbers.setdefault(text, len(numbers)))
-    tokens = [(tuple(words(prompt)), tuple(words(answer))) for prompt, answer in numbers]
-    ngrams, seeds = _templates(tokens, NGRAM), _templates(tokens, SEED)
-    patterns = [
-        Pattern(
-            prompt=prompt,
-            answer=answer,
-            tokens=of_prompt + of_answer,
-            num_prompt=len(of_prompt),
-            parts=tuple(_parts(of_prompt, of_answer, ngrams, seeds)),
-        )
-        for (prompt, answer), (of_prompt, of_answer) in zip(numbers, tokens, strict=True)
-    ]
-    return patterns, of_item
+def build_pattern(
+    prompt: str,
+    answer: str,
+    lengths: Sequence[tuple[Variant, int]],
+    template_ngrams: Sequence[bool],
+    template_seeds: Sequence[bool],
+) -> Pattern:
+    """`lengths` are the parts in tokens; the templates tell for each token whether the n-gram that begins there is one."""
+    of_prompt, of_answer = tokenize(prompt), tokenize(answer)
+    tokens = (*of_prompt.words(0, len(of_prompt)), *of_answer.words(0, len(of_answer)))
+    shift = len(prompt) + 1
+    return Pattern(
+        prompt=prompt,
+        answer=answer,
+        tokens=tokens,
+        spans=(*_spans(of_prompt, 0), *_spans(of_answer, shift)),
+        num_prompt=len(of_prompt),
+        parts=tuple(
+            _part(variant, tokens[:length], template_ngrams, template_seeds) for variant, length in lengths
+        ),
+    )
 
 
-def grams(tokens: Gram, size: int) -> Iterator[Gram]:
-    for start in range(len(tokens) - size + 1):
-        yield tokens[start : start + size]
+def _spans(tokens: Tokens, shift: int) -> Iterator[tuple[int, int]]:
+    return zip((tokens.starts + shift).tolist(), (tokens.ends + shift).tolist(), strict=True)
 
 
-def _templates(tokens: list[tuple[Gram, Gram]], size: int) -> set[Gram]:
-    of_prompt: dict[Gram, set[Gram]] = {}
-    for prompt, answer in tokens:
-        of_prompt.setdefault(prompt, set()).update(grams(prompt + answer, size))
-    counts = Counter(gram for found in of_prompt.values() for gram in found)
-    limit = template_limit(len(of_prompt))
-    return {gram for gram, count in counts.items() if count >= limit}
-
-
-def _parts(prompt: Gram, answer: Gram, ngrams: set[Gram], seeds: set[Gram]) -> Iterator[Part]:
-    if _searchable(prompt):
-        yield _part(Variant.PROMPT, prompt, ngrams, seeds)
-    if answer and _searchable(prompt + answer):
-        yield _part(Variant.PROMPT_ANSWER, prompt + answer, ngrams, seeds)
-
-
-def _part(variant: Variant, tokens: Gram, ngrams: set[Gram], seeds: set[Gram]) -> Part:
-    template = [gram in ngrams for gram in grams(tokens, NGRAM)]
-    distinctive = _outside(template, NGRAM, len(tokens)) if template else frozenset()
+def _part(
+    variant: Variant, tokens: tuple[str, ...], template_ngrams: Sequence[bool], template_seeds: Sequence[bool]
+) -> Part:
+    ngrams = template_ngrams[: max(0, len(tokens) - NGRAM + 1)]
+    distinctive = _outside(ngrams, NGRAM, len(tokens)) if len(ngrams) else frozenset[int]()
     return Part(
         variant=variant,
         num_tokens=len(tokens),
         long_ngram=min(max(len(distinctive), NGRAM), LONG_NGRAM),
         distinctive=distinctive,
-        ngrams=frozenset(start for start, generic in enumerate(template) if not generic),
-        weights=_weights(tokens, seeds) if len(tokens) >= NGRAM else (),
+        ngrams=frozenset(first for first, template in enumerate(ngrams) if not template)
+        if distinctive
+        else frozenset(),
+        weights=_weights(tokens, template_seeds[: len(tokens) - SEED + 1]) if len(tokens) >= NGRAM else (),
     )
 
 
-def _weights(tokens: Gram, seeds: set[Gram]) -> tuple[float, ...]:
-    distinctive = _outside([gram in seeds for gram in grams(tokens, SEED)], SEED, len(tokens))
+def _weights(tokens: tuple[str, ...], template: Sequence[bool]) -> tuple[float, ...]:
+    distinctive = _outside(template, SEED, len(tokens))
     weights = [NUMBER_WEIGHT if token.isdecimal() else 1.0 for token in tokens]
     total = sum(weights[place] for place in distinctive)
+    if not total:
+        return ()
     rest = sum(weights) - total
     # A template alone must never align: it gets at most half of the weight.
     share = min(1.0, total / rest) if rest else 1.0
-    return (
-        tuple(weight if place in distinctive else weight * share for place, weight in enumerate(weights))
-        if total
-        else ()
-    )
+    return tuple(weight if place in distinctive else weight * share for place, weight in enumerate(weights))
 
 
-def _outside(template: list[bool], size: int, length: int) -> frozenset[int]:
+def _outside(template: Sequence[bool], size: int, length: int) -> frozenset[int]:
     """Tokens that are in no template n-gram."""
-    inside = {start + step for start, generic in enumerate(template) if generic for step in range(size)}
+    inside = {first + step for first, generic in enumerate(template) if generic for step in range(size)}
     return frozenset(range(length)) - inside
-
-
-def _searchable(tokens: Gram) -> bool:
-    letters = sum(UNSPACED_LETTERS if is_unspaced(token) else len(token) for token in tokens)
-    return len(tokens) >= MIN_TOKENS and letters >= MIN_LETTERS

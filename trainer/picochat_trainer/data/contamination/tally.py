@@ -51,17 +51,15 @@ class PatternTally:
         self._rules = rules
         self._parts = [_PartTally() for _ in pattern.parts]
         self._document: list[Match] = []
-        self._document_id = ""
         self._widest: Place | None = None
         """The best overlap below every rule of a single document: evidence for `palm70_8`."""
         self.places: list[Place] = []
         self.num_documents = 0
 
-    def add(self, match: Match, document_id: str) -> None:
+    def add(self, match: Match) -> None:
         if self._document and self._document[0].document != match.document:
             self._close_document()
         self._document.append(match)
-        self._document_id = document_id
 
     def finish(self) -> list[Measured]:
         """The measures of each part; no more matches may come."""
@@ -80,7 +78,7 @@ class PatternTally:
         wholes = [whole for match in self._document for whole in match.wholes]
         runs = [run for match in self._document for run in match.runs]
         nears = [near for match in self._document for near in match.nears]
-        document = self._document[0].document
+        document = self._document[0]
         self._document = []
         found = [
             place
@@ -95,13 +93,20 @@ class PatternTally:
         self.places = sorted([*self.places, place], key=lambda place: place.order)[:MAX_PLACES]
 
     def _add_part(
-        self, number: int, document: int, wholes: Sequence[Whole], runs: Sequence[Run], nears: Sequence[Near]
+        self,
+        number: int,
+        document: Match,
+        wholes: Sequence[Whole],
+        runs: Sequence[Run],
+        nears: Sequence[Near],
     ) -> list[Place]:
         part, tally = self._pattern.parts[number], self._parts[number]
         places = []
 
         def place(kind: FindingKind, measure: Name, value: float, first: int, last: int, span: Span) -> Place:
-            return Place(kind, number, measure, value, first, last, document, self._document_id, span)
+            return Place(
+                kind, number, measure, value, first, last, document.document, document.document_id, span
+            )
 
         for whole in wholes:
             if whole.part == number:

@@ -1,0 +1,118 @@
+"""Hashes of n-grams, and a table that finds the few of them that matter among millions.
+
+A bitmap answers nearly every question that is to be answered with no; what it lets through is looked up in the exact sorted
+set, so no gram is ever missed. Equal hashes of unequal grams are possible and are for the caller to tell apart.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from picochat_trainer.data.contamination.measures import NGRAM
+from picochat_trainer.data.contamination.tokens import Hashes, Places
+
+SEED: Final = NGRAM // 2
+"""Tokens of the n-grams that edited copies are found by: of 8 tokens with one replaced, 4 in a row are left."""
+_BITS_PER_GRAM: Final = 32
+_MAX_BITS: Final = 30
+_MIX: Final = np.uint64(0x9E3779B97F4A7C15)
+_FACTORS: Final = {
+    1: np.uint64(0x8A5CD789635D2DFF),
+    2: np.uint64(0x121FD2155C472F97),
+    4: np.uint64(0xFF51AFD7ED558CCD),
+}
+
+
+def gram_hashes(hashes: Hashes) -> tuple[Hashes, Hashes]:
+    """Hashes of all n-grams of `SEED` and of `NGRAM` tokens in a row."""
+    pairs = _paired(hashes, 1)
+    seeds = _paired(pairs, 2)
+    return seeds, _paired(seeds, SEED)
+
+
+def _paired(hashes: Hashes, step: int) -> Hashes:
+    if len(hashes) <= step:
+        return hashes[:0]
+    paired = hashes[:-step] * _FACTORS[step]
+    paired += hashes[step:]
+    return paired
+
+
+@dataclass(frozen=True, kw_only=True)
+class GramTable:
+    """Where G different grams stand in the patterns: E entries, sorted by gram."""
+
+    keys: Hashes
+    """G hashes, ascending."""
+    first_entry: Places
+    """G + 1 numbers: the entries of gram g are `first_entry[g]` up to `first_entry[g + 1]`."""
+    patterns: NDArray[np.int32]
+    firsts: NDArray[np.int32]
+    """Token of the pattern at which the gram begins."""
+    whole: NDArray[np.bool_]
+    """Whether this entry stands for the pattern as a whole: one a pattern."""
+    counted: NDArray[np.bool_]
+    """Whether the entry counts by itself: it is no template."""
+    bitmap: NDArray[np.uint8]
+
+    @classmethod
+    def build(
+        cls,
+        hashes: Hashes,
+        patterns: NDArray[np.int32],
+        firsts: NDArray[np.int32],
+        *,
+        whole: NDArray[np.bool_],
+        counted: NDArray[np.bool_],
+    ) -> "GramTable":
+        order = np.argsort(hashes, kind="stable")
+        hashes = hashes[order]
+        begins = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)])
+        keys = hashes[begins]
+        return cls(
+            keys=keys,
+            first_entry=np.append(begins, len(hashes)),
+            patterns=patterns[order],
+            firsts=firsts[order],
+            whole=whole[order],
+            counted=counted[order],
+            bitmap=_bitmap(keys),
+        )
+
+    def lookup(self, hashes: Hashes) -> tuple[Places, Places]:
+        """Places in `hashes` that hold a gram of the table, and the number of the gram."""
+        if not len(self.keys) or not len(hashes):
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        slots = _slots(hashes, len(self.bitmap))
+        bits = self.bitmap.take(slots >> np.uint64(3))
+        bits >>= slots.astype(np.uint8) & np.uint8(7)
+        bits &= np.uint8(1)
+        places = np.flatnonzero(bits.view(np.bool_))
+        wanted = hashes[places]
+        found = np.searchsorted(self.keys, wanted)
+        found[found == len(self.keys)] = 0
+        same = self.keys[found] == wanted
+        return places[same], found[same]
+
+    def entries(self, places: Places, grams: Places) -> tuple[Places, Places]:
+        """Every (place, entry) of the grams found, in the order of the places."""
+        counts = self.first_entry[grams + 1] - self.first_entry[grams]
+        repeated = np.repeat(places, counts)
+        within = np.arange(len(repeated)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return repeated, np.repeat(self.first_entry[grams], counts) + within
+
+
+def _bitmap(keys: Hashes) -> NDArray[np.uint8]:
+    bits = min(_MAX_BITS, max(16, (len(keys) * _BITS_PER_GRAM).bit_length()))
+    bitmap = np.zeros((1 << bits) // 8, np.uint8)
+    slots = _slots(keys, len(bitmap))
+    np.bitwise_or.at(bitmap, slots >> np.uint64(3), np.uint8(1) << (slots.astype(np.uint8) & np.uint8(7)))
+    return bitmap
+
+
+def _slots(hashes: Hashes, size_bytes: int) -> Hashes:
+    slots = hashes * _MIX
+    slots >>= np.uint64(64 - (size_bytes * 8 - 1).bit_length())
+    return slots
