@@ -109,7 +109,19 @@ def empty_zip() -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("content", [b"no zip", empty_zip(), docx()[:-200]], ids=["junk", "no docx", "cut"])
+def scrambled() -> bytes:
+    """A DOCX whose directory is whole and whose compressed text is not."""
+    whole = bytearray(docx())
+    start = whole.index(b"word/document.xml") + 40
+    whole[start : start + 60] = bytes(60)
+    return bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"no zip", empty_zip(), docx()[:-200], scrambled()],
+    ids=["junk", "no docx", "cut", "scrambled"],
+)
 def test_a_damaged_docx_is_named(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ContractError, match=r"a\.docx: damaged, or not a DOCX") as caught:
         only(tmp_path / "a.docx", content)

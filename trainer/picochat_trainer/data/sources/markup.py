@@ -5,7 +5,9 @@ A scan without a text layer, or a page without text, gives an empty document, wh
 
 import io
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +33,8 @@ _PARSE_ERRORS: Final = (
     SyntaxError,
     AssertionError,
     NotImplementedError,
+    zlib.error,
+    struct.error,
 )
 """What parsers of untrusted files raise beside their own errors when a file is damaged."""
 
