@@ -42,6 +42,7 @@ COMMANDS: dict[str, Summary] = {
     "train": Summary(text="Train one stage: base or sft.", extra="train", probe="torch"),
     "data": Summary(text="Make and look at corpora and rows.", extra="train", probe="tokenizers"),
     "tok": Summary(text="Train and try tokenizers.", extra="train", probe="tokenizers"),
+    "batch": Summary(text="Look at training batches.", extra="train", probe="torch"),
     "eval": Summary(text="Score a checkpoint.", extra="train", probe="torch"),
     "chat": Summary(text="Talk to a checkpoint.", extra="train", probe="torch"),
     "generate": Summary(text="Continue a prompt.", extra="train", probe="torch"),

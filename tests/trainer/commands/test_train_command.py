@@ -9,6 +9,7 @@ from picochat_client.program import main
 from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.exit_codes import ClientExit
 from picochat_trainer.tokenizer.training import save_tokenizer, train_tokenizer
+from support.corpora import write_corpus
 
 TINY = [
     "--max-steps",
@@ -32,13 +33,9 @@ MODEL = ["--context-size", "64", "--n-layer", "1", "--n-head", "2", "--n-embd", 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     """corpus.txt, corpus_manifest.json, tokenizer.json and chat.jsonl."""
-    documents = [topics[name].strip() for name in sorted(topics, key=lambda n: len(topics[n]))[8:16]]
-    text, spans = "", []
-    for document in documents:
-        spans.append({"path": "d", "char_start": len(text), "char_end": len(text) + len(document)})
-        text += document + "\n\n"
-    (tmp_path / "corpus.txt").write_text(text)
-    (tmp_path / "corpus_manifest.json").write_text(json.dumps({"documents": spans}))
+    write_corpus(
+        tmp_path, [topics[name].strip() for name in sorted(topics, key=lambda n: len(topics[n]))[8:16]]
+    )
     tokenizer = train_tokenizer(TokenizerConfig(type="byte"), [])
     save_tokenizer(tokenizer, tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json")
     rows = [{"user": f"Say {i}.", "assistant": str(i), "group": f"g{i % 4}"} for i in range(12)]
@@ -75,6 +72,27 @@ def test_without_a_manifest_the_end_of_the_text_is_held_out(files: Path) -> None
     assert train_base(files) == ClientExit.OK
     report = json.loads((files / "base/train_report.json").read_text())
     assert report["dataset"]["split_mode"] == "window"
+
+
+def test_tokens_are_built_once_and_can_be_given(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_base(files, "--dataset-mode", "packed") == ClientExit.OK
+    manifest = files / "base/tokens/token_shards_manifest.json"
+    written = manifest.stat().st_mtime_ns
+    assert train_base(files) == ClientExit.OK
+    assert "reusing the tokens" in capsys.readouterr().err and manifest.stat().st_mtime_ns == written
+    arguments = ["--tokens", str(files / "base/tokens"), "--tokenizer", str(files / "tokenizer.json")]
+    assert (
+        main(["train", "base", *arguments, "--out-dir", str(files / "other"), *MODEL, *TINY]) == ClientExit.OK
+    )
+    assert not (files / "other/tokens").exists()
+
+
+def test_without_corpus_and_tokens_it_says_what_is_missing(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--tokenizer", str(files / "tokenizer.json"), "--out-dir", str(files / "base")]
+    assert main(["train", "base", *options]) == ClientExit.USAGE
+    assert "neither --corpus nor --tokens" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

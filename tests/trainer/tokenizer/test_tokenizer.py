@@ -8,7 +8,7 @@ from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.errors import Code, ContractError
 from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tokenizer.special import SPECIAL_TOKENS
-from picochat_trainer.tokenizer.training import read_chunks, save_tokenizer, train_tokenizer
+from picochat_trainer.tokenizer.training import save_tokenizer, train_tokenizer
 
 
 def random_text(rng: random.Random, length: int) -> str:
@@ -133,17 +133,3 @@ def test_load_refuses_a_tokenizer_without_the_special_tokens(tmp_path: Path) -> 
     Backend(models.BPE()).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ContractError, match="has no token '<|endoftext|>'".replace("|", r"\|")):
         Tokenizer.load(tmp_path)
-
-
-def test_chunks_join_to_the_file(tmp_path: Path) -> None:
-    text = "line one\r\nline two\n\n" * 40_000
-    (tmp_path / "corpus.txt").write_text(text, newline="")
-    chunks = list(read_chunks(tmp_path / "corpus.txt"))
-    assert len(chunks) > 1
-    assert "".join(chunks) == text
-
-
-def test_a_missing_corpus_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ContractError) as caught:
-        list(read_chunks(tmp_path / "none.txt"))
-    assert caught.value.code is Code.CORPUS_MISSING

@@ -1,6 +1,5 @@
 """A run folder with a small corpus and a byte tokenizer, and stage processes over it."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,11 @@ from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.manifest import StageJob
 from picochat_contract.spec import validated
 from picochat_contract.stages import StageName
+from picochat_trainer.data.corpus_store import CorpusStore
+from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tokenizer.training import save_tokenizer, train_tokenizer
+from picochat_trainer.tokens import TokenStore, build_token_store
+from support.corpora import write_corpus
 
 TINY_BASE: dict[str, Any] = {
     "model": {"n_layer": 1, "n_head": 2, "n_embd": 16, "sequence_len": 64},
@@ -32,27 +35,27 @@ TINY_BASE: dict[str, Any] = {
 StartStage = Callable[..., subprocess.Popen[bytes]]
 
 
-def write_corpus(run_dir: Path, documents: list[str]) -> None:
-    """corpus.txt and its manifest, as the dataset stage writes them."""
-    text, spans = "", []
-    for index, document in enumerate(documents):
-        start = len(text)
-        text += document
-        spans.append({"path": f"document-{index}", "char_start": start, "char_end": len(text)})
-        text += "\n\n"
-    (run_dir / "corpus.txt").write_text(text, encoding="utf-8")
-    (run_dir / "corpus_manifest.json").write_text(json.dumps({"documents": spans}), encoding="utf-8")
-
-
 @pytest.fixture(scope="session")
 def prepared_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("prepared")
-    write_corpus(
+    prepare_tokens(
         run_dir, [topics[name].strip() for name in sorted(topics, key=lambda n: len(topics[n]))[8:24]]
     )
+    return run_dir
+
+
+def prepare_tokens(run_dir: Path, documents: list[str]) -> TokenStore:
+    """Corpus, byte tokenizer and token store, as the stages before base leave them."""
+    write_corpus(run_dir, documents)
     tokenizer = train_tokenizer(TokenizerConfig(type="byte"), [])
     save_tokenizer(tokenizer, run_dir / "tokenizer.json", run_dir / "tokenizer_config.json")
-    return run_dir
+    corpus, loaded = CorpusStore.at(run_dir), Tokenizer.load(run_dir)
+    return build_token_store(corpus, loaded, run_dir / "tokens", encoder="tokenizers").store
+
+
+@pytest.fixture
+def make_tokens() -> Callable[[Path, list[str]], TokenStore]:
+    return prepare_tokens
 
 
 @pytest.fixture

@@ -12,13 +12,29 @@ from picochat_contract.evidence import BaseEvidence
 from picochat_contract.layout import Kind
 from picochat_contract.manifest import Manifest, StageJob
 from picochat_trainer.atomic import file_sha256
-from picochat_trainer.context import StageContext
+from picochat_trainer.context import Interrupted, StageContext
 from picochat_trainer.stages import base
 from picochat_trainer.tokenizer import Tokenizer
+from picochat_trainer.tokens import TokenStore
 from picochat_trainer.training.checkpoint import load_weights
 
 MakeRun = Callable[[str], Path]
 MakeConfig = Callable[..., BaseConfig]
+MakeTokens = Callable[[Path, list[str]], TokenStore]
+
+
+class _StopAt:
+    """Events that ask for a stop at a step."""
+
+    def __init__(self, context: StageContext, step: int) -> None:
+        self._context, self._step = context, step
+
+    def metric(self, step: int, **values: float) -> None:
+        if step == self._step:
+            self._context.stopping = True
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **kwargs: None
 
 
 @pytest.fixture
@@ -52,6 +68,7 @@ def test_the_manifest_lists_every_output_with_its_digest(undisturbed_run: Path) 
         "base/checkpoint/config.json",
         "base/checkpoint/metadata.json",
         "base/checkpoint/model.safetensors",
+        "base/holdout.json",
         "base/report.md",
         "base/sample.txt",
         "base/train_report.json",
@@ -65,7 +82,7 @@ def test_the_manifest_lists_every_output_with_its_digest(undisturbed_run: Path) 
 
 def test_nothing_but_the_outputs_is_left_in_its_folder(undisturbed_run: Path) -> None:
     names = {path.name for path in (undisturbed_run / "base").iterdir()}
-    reports = {"canary_probe.txt", "report.md", "sample.txt", "train_report.json"}
+    reports = {"canary_probe.txt", "holdout.json", "report.md", "sample.txt", "train_report.json"}
     assert names == {"best_checkpoint", "checkpoint"} | reports
 
 
@@ -79,8 +96,9 @@ def test_the_checkpoint_config_says_how_to_build_the_model(undisturbed_run: Path
 def test_the_report_tells_how_the_text_was_split(undisturbed_run: Path, report: dict[str, Any]) -> None:
     data = report["dataset"]
     assert data["split_mode"] == "document" and data["split_note"] is None
-    assert data["train_documents"] + data["val_documents"] == 16 + report["canary_count"]
-    assert len(data["val_labels"]) == data["val_documents"]
+    assert data["num_train_documents"] + data["num_val_documents"] == data["num_documents"] == 16
+    assert data["num_extra_documents"] == report["canary_count"]
+    assert len(data["val_labels"]) == len(data["val_documents"]) == data["num_val_documents"]
     markdown = (undisturbed_run / "base/report.md").read_text()
     assert f"{report['val_bpb']:.3f} bits per byte" in markdown
     assert f"{report['unigram_bpb']:.3f}" in markdown
@@ -92,18 +110,21 @@ def test_the_losses_fall(report: dict[str, Any]) -> None:
     assert losses[-1] < losses[0] - 0.3
 
 
-def test_a_corpus_without_enough_text_is_refused(new_run: MakeRun, base_config: MakeConfig) -> None:
+def test_a_corpus_without_enough_text_is_refused(
+    new_run: MakeRun, base_config: MakeConfig, make_tokens: MakeTokens
+) -> None:
     run_dir = new_run("small")
-    (run_dir / "corpus.txt").write_text("tiny")
-    (run_dir / "corpus_manifest.json").unlink()
+    make_tokens(run_dir, ["tiny"])
     with pytest.raises(ContractError) as caught:
         base.run(context(run_dir), base_config())
     assert caught.value.code == Code.CORPUS_TOO_SMALL
 
 
-def test_one_document_is_trained_with_a_warning(new_run: MakeRun, base_config: MakeConfig) -> None:
+def test_one_document_is_trained_with_a_warning(
+    new_run: MakeRun, base_config: MakeConfig, make_tokens: MakeTokens
+) -> None:
     run_dir = new_run("one")
-    (run_dir / "corpus_manifest.json").unlink()
+    make_tokens(run_dir, [(run_dir / "corpus.txt").read_text()])
     metrics = base.run(context(run_dir), base_config(max_steps=2, canary_count=0))
     assert metrics["steps"] == 2
     report = json.loads((run_dir / "base/train_report.json").read_text())
@@ -129,19 +150,60 @@ def test_a_model_with_dropout_resumes_its_random_states(new_run: MakeRun, base_c
     whole, parts = new_run("whole"), new_run("parts")
     base.run(context(whole), config)
     stopped = context(parts)
-
-    class StopAtSeven:
-        def metric(self, step: int, **values: float) -> None:
-            if step == 7:
-                stopped.stopping = True
-
-        def __getattr__(self, name: str) -> Any:
-            return lambda *args, **kwargs: None
-
-    stopped.events = StopAtSeven()  # type: ignore[assignment]
-    with pytest.raises(BaseException) as caught:
+    stopped.events = _StopAt(stopped, 7)  # type: ignore[assignment]
+    with pytest.raises(Interrupted):
         base.run(stopped, config)
-    assert type(caught.value).__name__ == "Interrupted"
     base.run(context(parts), config)
     read = [json.loads((d / "base/train_report.json").read_text())["losses"] for d in (whole, parts)]
     assert read[0] == read[1]
+
+
+@pytest.mark.parametrize("mode", ["sharded", "packed"])
+def test_every_dataset_mode_trains_and_names_what_it_held_out(
+    new_run: MakeRun, base_config: MakeConfig, mode: str
+) -> None:
+    run_dir = new_run(mode)
+    base.run(context(run_dir), base_config(max_steps=2, dataset_mode=mode))
+    data = json.loads((run_dir / "base/train_report.json").read_text())["dataset"]
+    held_out = json.loads((run_dir / "base/holdout.json").read_text())
+    assert data["dataset_mode"] == mode
+    assert data["val_documents"] == held_out["document_ids"]
+    assert [f"id-{i}" for i in held_out["document_indices"]] == held_out["document_ids"]
+    assert (data["packing"] is not None) == (mode == "packed")
+
+
+def test_memory_and_sharded_train_the_same(new_run: MakeRun, base_config: MakeConfig) -> None:
+    losses = []
+    for mode in ("memory", "sharded"):
+        run_dir = new_run(mode)
+        base.run(context(run_dir), base_config(max_steps=3, dataset_mode=mode))
+        losses.append(json.loads((run_dir / "base/train_report.json").read_text())["losses"])
+    assert losses[0] == losses[1]
+
+
+def test_tokens_of_another_tokenizer_are_refused_with_both_digests(
+    new_run: MakeRun, base_config: MakeConfig
+) -> None:
+    run_dir = new_run("other")
+    with (run_dir / "tokenizer.json").open("a") as file:
+        file.write("\n")
+    with pytest.raises(ContractError, match="made with the tokenizer") as caught:
+        base.run(context(run_dir), base_config())
+    assert caught.value.code == Code.INPUT_CHANGED
+
+
+def test_a_training_goes_on_with_another_number_of_ranks_of_the_same_global_batch(
+    new_run: MakeRun, base_config: MakeConfig, finish_stage: Callable[..., int]
+) -> None:
+    whole, parts = new_run("whole"), new_run("parts")
+    settings: dict[str, Any] = {"max_steps": 8, "precision": "float32", "learning_rate": 1e-3}
+    assert finish_stage(whole, device_batch_size=4, **settings) == 0
+    stopped = context(parts)
+    stopped.events = _StopAt(stopped, 4)  # type: ignore[assignment]
+    with pytest.raises(Interrupted):
+        base.run(stopped, base_config(device_batch_size=4, **settings))
+    assert finish_stage(parts, nproc=2, device_batch_size=2, **settings) == 0
+    read = [json.loads((d / "base/train_report.json").read_text())["losses"] for d in (whole, parts)]
+    found = [[point["train_loss"] for point in losses] for losses in read]
+    assert len(found[0]) == 8
+    assert found[1] == pytest.approx(found[0], abs=1e-4)

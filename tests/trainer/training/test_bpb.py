@@ -8,6 +8,7 @@ from picochat_contract.configs import ModelConfig
 from picochat_trainer.model import GPT
 from picochat_trainer.training import bpb
 from picochat_trainer.training.bpb import BpbValidator
+from picochat_trainer.training.tokens import ArrayTokens
 
 VOCAB, T = 11, 8
 TOKEN_BYTES = [0, 1, 1, 2, 3, 1, 1, 4, 1, 1, 1]  # id 0 is BOS
@@ -23,7 +24,7 @@ def model() -> GPT:
 
 
 def validator(**changes: Any) -> BpbValidator:
-    return BpbValidator(TOKENS, TOKEN_BYTES, **{"sequence_len": T, "batch_rows": 2, **changes})
+    return BpbValidator(ArrayTokens(TOKENS), TOKEN_BYTES, **{"sequence_len": T, "batch_rows": 2, **changes})
 
 
 def one_by_one(model: GPT) -> tuple[float, int]:
@@ -70,7 +71,7 @@ def test_the_unigram_baseline_is_add_one_smoothed_frequency() -> None:
         if TOKEN_BYTES[target]:
             nats -= math.log((counts.get(target, 0) + 1) / (4 + 10))
             num_bytes += TOKEN_BYTES[target]
-    assert validator().unigram_bpb(train) == pytest.approx(nats / math.log(2) / num_bytes)
+    assert validator().unigram_bpb(ArrayTokens(train)) == pytest.approx(nats / math.log(2) / num_bytes)
 
 
 def test_long_validation_text_is_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:

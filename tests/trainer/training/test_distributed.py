@@ -100,5 +100,5 @@ def test_bad_input_in_the_ranks_is_exit_2_of_the_stage(
     new_run: Callable[[str], Path], finish_stage: Callable[..., int]
 ) -> None:
     run_dir = new_run("bad")
-    assert finish_stage(run_dir, nproc=2, inputs={"corpus.txt": "0" * 64}) == StageExit.BAD_INPUT
+    assert finish_stage(run_dir, nproc=2, inputs={"tokenizer.json": "0" * 64}) == StageExit.BAD_INPUT
     assert json.loads((run_dir / "stages/base/error.json").read_text())["code"] == "input_changed"

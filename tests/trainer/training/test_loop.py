@@ -16,8 +16,9 @@ from picochat_trainer.model import GPT
 from picochat_trainer.training import compiled
 from picochat_trainer.training.checkpoint import load_resume
 from picochat_trainer.training.loop import Outcome, train
-from picochat_trainer.training.reader import WindowReader
+from picochat_trainer.training.reader import Batching, WindowReader
 from picochat_trainer.training.resume import Training
+from picochat_trainer.training.tokens import ArrayTokens
 from picochat_trainer.training.validation import Validation, Validator
 
 T, VOCAB = 16, 50
@@ -62,13 +63,13 @@ def run(tmp_path: Path, model: GPT) -> Run:
 
     def start(validator: Validator = lambda model: Validation(loss=1.0), **changes: Any) -> Outcome:
         config = BaseConfig(**{**SETTINGS, **changes})
-        reader = WindowReader(
-            TOKENS,
+        batching = Batching(
             sequence_len=T,
             device_batch_size=config.device_batch_size,
             grad_accum_steps=config.grad_accum_steps,
             seed=1,
         )
+        reader = WindowReader(ArrayTokens(TOKENS), batching)
         training = Training(
             model=model,
             batches=reader,
@@ -284,7 +285,7 @@ def spiked(tmp_path: Path, *, rollback: bool, steps: int = 40, bad_step: int = 3
     config = BaseConfig(
         **{**SETTINGS, "max_steps": steps, "loss_spike_rollback": rollback, "lr_decay": "none"}
     )
-    reader = WindowReader(TOKENS, sequence_len=T, device_batch_size=4, seed=1)
+    reader = WindowReader(ArrayTokens(TOKENS), Batching(sequence_len=T, device_batch_size=4, seed=1))
     training = Training(
         model=made,
         batches=Poisoned(reader, bad_step),

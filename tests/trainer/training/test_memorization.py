@@ -8,6 +8,7 @@ from picochat_contract.errors import Code, ContractError
 from picochat_trainer.inference.engine import Engine
 from picochat_trainer.model import GPT
 from picochat_trainer.tokenizer import Tokenizer
+from picochat_trainer.training.canaries import Canary, make_canaries
 from picochat_trainer.training.memorization import (
     NUM_CANDIDATES,
     CanaryResult,
@@ -16,7 +17,6 @@ from picochat_trainer.training.memorization import (
     longest_copied_span,
     probe_canaries,
 )
-from picochat_trainer.training.tokens import Canary, make_canaries
 
 
 @pytest.fixture

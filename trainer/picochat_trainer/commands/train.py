@@ -13,6 +13,7 @@ from picochat_contract.spec import validated
 from picochat_contract.stages import StageName
 
 from picochat_trainer.commands.display import exit_code, explain_failure, live_display, print_stages
+from picochat_trainer.commands.token_folder import build_tokens
 from picochat_trainer.local_run import LocalRun
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -50,11 +51,19 @@ def train() -> None:
 
 @app.command()
 def base(
-    corpus: Annotated[Path, typer.Option(help="UTF-8 text, such as corpus.txt.")],
     tokenizer: Tokenizer,
     out_dir: Annotated[Path, typer.Option(help="Where checkpoints and reports go.")],
+    corpus: Annotated[
+        Path | None, typer.Option(help="UTF-8 text, corpus_manifest.json, or the folder of a built corpus.")
+    ] = None,
+    tokens: Annotated[
+        Path | None, typer.Option(help="A token store to reuse; without it one is built in <out-dir>/tokens.")
+    ] = None,
     corpus_manifest: Annotated[
         Path | None, typer.Option(help="corpus_manifest.json: where documents begin and end.")
+    ] = None,
+    dataset_mode: Annotated[
+        Literal["memory", "sharded", "packed"] | None, typer.Option(help="How the tokens are read.")
     ] = None,
     split_mode: Annotated[
         Literal["document", "window"] | None, typer.Option(help="How text is held out.")
@@ -108,10 +117,14 @@ def base(
         {
             "model": _given(model),
             **_given(_optim(options)),
-            **_given(_only(options, "split_mode canary_count sample_prompt sample_tokens")),
+            **_given(_only(options, "split_mode dataset_mode canary_count sample_prompt sample_tokens")),
         },
     )
-    paths = {layout.CORPUS: corpus, layout.BASE_DIR: out_dir, **_tokenizer_paths(tokenizer)}
+    paths = {
+        layout.TOKENS_DIR: tokens or build_tokens(corpus, corpus_manifest, tokenizer, out_dir),
+        layout.BASE_DIR: out_dir,
+        **_tokenizer_paths(tokenizer),
+    }
     if corpus_manifest is not None:
         paths[layout.CORPUS_MANIFEST] = corpus_manifest
     return _train(StageName.BASE, config, out_dir, paths, device, nproc_per_node)

@@ -1,7 +1,7 @@
-"""Base pretraining: a GPT from nothing on the corpus, with whole documents held out.
+"""Base pretraining: a GPT from nothing on the token store, with whole documents held out.
 
-Writes base/{checkpoint,best_checkpoint}/, train_report.json (evidence for the gate), report.md, sample.txt and
-canary_probe.txt.
+Writes base/{checkpoint,best_checkpoint}/, train_report.json (evidence for the gate), holdout.json, report.md,
+sample.txt and canary_probe.txt.
 """
 
 from collections.abc import Sequence
@@ -20,21 +20,23 @@ from picochat_trainer.inference.engine import Engine
 from picochat_trainer.inference.sampling import SamplingParams
 from picochat_trainer.model import GPT
 from picochat_trainer.tokenizer import Tokenizer
+from picochat_trainer.tokens import TokenStore
 from picochat_trainer.training import distributed
 from picochat_trainer.training.bpb import BpbValidator
+from picochat_trainer.training.canaries import Canary, canary_documents, make_canaries
 from picochat_trainer.training.checkpoint import LossPoint, Metadata, load_weights, losses_of, save_weights
 from picochat_trainer.training.diagnosis import loss_diagnostics, loss_table, throughput_text
 from picochat_trainer.training.hardware import describe
 from picochat_trainer.training.loop import Outcome, train
 from picochat_trainer.training.memorization import (
+    MAX_SEARCHED_CHARACTERS,
     canary_text,
     check_canary_room,
     longest_copied_span,
     probe_canaries,
 )
-from picochat_trainer.training.reader import WindowReader
+from picochat_trainer.training.pretraining_data import PretrainingData, read_pretraining_data
 from picochat_trainer.training.resume import Training, weights_of
-from picochat_trainer.training.tokens import Split, read_corpus, split_corpus
 
 LAST = f"{layout.BASE_DIR}/checkpoint"
 RESUME = f"{layout.BASE_DIR}/{layout.RESUME_CHECKPOINT}"
@@ -45,7 +47,8 @@ SAMPLE_TOP_K = 50
 
 def run(context: StageContext, config: BaseConfig) -> dict[str, float]:
     tokenizer = Tokenizer.load(context.path(layout.TOKENIZER))
-    split = _read_data(context, config, tokenizer)
+    canaries = make_canaries(config.canary_count, config.seed)
+    data = _read_data(context, config, tokenizer, canaries)
     model = GPT(config.model, tokenizer.vocab_size)
     model.init_weights(config.seed)
     model.to(context.device)
@@ -53,10 +56,10 @@ def run(context: StageContext, config: BaseConfig) -> dict[str, float]:
         context,
         Training(
             model=model,
-            batches=_reader(context, config, split),
-            validator=_validator(config, split, tokenizer, context.rank, context.world_size),
+            batches=data.batches,
+            validator=_validator(config, data, tokenizer, context.rank, context.world_size),
             config=config,
-            fingerprint=_fingerprint(context, config),
+            fingerprint=_fingerprint(context, config, data),
             best=layout.BASE_BEST,
             resume=RESUME,
         ),
@@ -66,51 +69,44 @@ def run(context: StageContext, config: BaseConfig) -> dict[str, float]:
         return {}
     last = Metadata(kind="last", step=outcome.state.step, losses=losses_of(outcome.state.losses[-1]))
     save_weights(context.output(LAST), weights_of(model), last)
-    return _report(context, config, tokenizer, split, outcome)
+    return _report(context, config, tokenizer, data, canaries, outcome)
 
 
-def _read_data(context: StageContext, config: BaseConfig, tokenizer: Tokenizer) -> Split:
-    corpus = read_corpus(context.path(layout.CORPUS), context.path(layout.CORPUS_MANIFEST))
-    split = split_corpus(
-        corpus,
-        tokenizer,
-        val_fraction=config.val_fraction,
-        mode=config.split_mode,
-        seed=config.seed,
-        canary_count=config.canary_count,
+def _read_data(
+    context: StageContext, config: BaseConfig, tokenizer: Tokenizer, canaries: Sequence[Canary]
+) -> PretrainingData:
+    check_canary_room(tuple(canaries), tokenizer, config.model.sequence_len)
+    store = TokenStore.open(context.path(layout.TOKENS_DIR))
+    manifest = context.path(layout.CORPUS_MANIFEST)
+    store.refuse_other(
+        corpus_sha256=file_sha256(manifest) if manifest.is_file() else None,
+        tokenizer_sha256=tokenizer.digest,
     )
-    if split.note:
-        context.events.log("warning", split.note)
-    if len(split.val.tokens) < MIN_VAL_TOKENS:
+    data = read_pretraining_data(
+        store,
+        config,
+        canary_documents(canaries, tokenizer),
+        rank=context.rank,
+        world_size=context.world_size,
+    )
+    if data.split.note:
+        context.events.log("warning", data.split.note)
+    if len(data.val) < MIN_VAL_TOKENS:
         raise ContractError(
             Code.CORPUS_TOO_SMALL,
-            f"the held-out text has {len(split.val.tokens)} tokens, at least {MIN_VAL_TOKENS} are needed; give "
+            f"the held-out text has {len(data.val)} tokens, at least {MIN_VAL_TOKENS} are needed; give "
             "more text or raise base.val_fraction",
             param="val_fraction",
         )
-    check_canary_room(split.canaries, tokenizer, config.model.sequence_len)
-    message = f"{len(split.train.tokens):,} training tokens, {len(split.val.tokens):,} held out"
-    context.events.log("info", message)
-    return split
-
-
-def _reader(context: StageContext, config: BaseConfig, split: Split) -> WindowReader:
-    return WindowReader(
-        split.train.tokens,
-        sequence_len=config.model.sequence_len,
-        device_batch_size=config.device_batch_size,
-        grad_accum_steps=config.grad_accum_steps,
-        rank=context.rank,
-        world_size=context.world_size,
-        seed=config.seed,
-    )
+    context.events.log("info", data.describe())
+    return data
 
 
 def _validator(
-    config: BaseConfig, split: Split, tokenizer: Tokenizer, rank: int = 0, world_size: int = 1
+    config: BaseConfig, data: PretrainingData, tokenizer: Tokenizer, rank: int = 0, world_size: int = 1
 ) -> BpbValidator:
     return BpbValidator(
-        split.val.tokens,
+        data.val,
         [len(raw) for raw in tokenizer.token_bytes],
         sequence_len=config.model.sequence_len,
         batch_rows=config.device_batch_size,
@@ -119,15 +115,15 @@ def _validator(
     )
 
 
-def _fingerprint(context: StageContext, config: BaseConfig) -> dict[str, Any]:
-    manifest = context.path(layout.CORPUS_MANIFEST)
+def _fingerprint(context: StageContext, config: BaseConfig, data: PretrainingData) -> dict[str, Any]:
+    """What a resumed training must have in common; how ranks share out the rows of a step may differ."""
+    settings = config.model_dump(mode="json")
+    rows = settings.pop("device_batch_size") * settings.pop("grad_accum_steps") * context.world_size
     return {
-        "corpus": file_sha256(context.path(layout.CORPUS)),
-        "corpus_manifest": file_sha256(manifest) if manifest.exists() else None,
-        "tokenizer": file_sha256(context.path(layout.TOKENIZER)),
-        "world_size": context.world_size,
+        "tokens": data.store.sha256,
+        "rows_per_step": rows,
         "code": code_version(StageName.BASE),
-        "config": config.model_dump(mode="json"),
+        "config": settings,
     }
 
 
@@ -135,7 +131,8 @@ def _report(
     context: StageContext,
     config: BaseConfig,
     tokenizer: Tokenizer,
-    split: Split,
+    data: PretrainingData,
+    canaries: Sequence[Canary],
     outcome: Outcome,
 ) -> dict[str, float]:
     """Measure the best checkpoint in float32 and write everything down."""
@@ -145,23 +142,23 @@ def _report(
     model = GPT(config.model, tokenizer.vocab_size)
     model.load_state_dict(load_weights(best_dir)[2])
     model.to(context.device).eval()
-    validator = _validator(config, split, tokenizer)
+    validator = _validator(config, data, tokenizer)
     final = validator(model)
-    unigram_bpb = validator.unigram_bpb(split.train.tokens)
+    unigram_bpb = validator.unigram_bpb(data.train)
     engine = Engine(model, tokenizer, context.device)
     prompt, sample = _sample(context, config, tokenizer, engine)
-    canaries = probe_canaries(engine, tokenizer, split.canaries, config.seed)
-    copied = longest_copied_span(sample, split.train_text)
+    probed = probe_canaries(engine, tokenizer, tuple(canaries), config.seed)
+    copied = longest_copied_span(sample, data.training_text(tokenizer, MAX_SEARCHED_CHARACTERS))
     state = outcome.state
     evidence: dict[str, Any] = {
         "subject": file_sha256(best_dir / layout.WEIGHTS),
         "val_bpb": final.bpb,
         "unigram_bpb": unigram_bpb,
-        "split_mode": split.mode,
+        "split_mode": data.split.mode,
         "val_tokens": validator.num_targets,
         "num_nonfinite_steps": state.num_nonfinite_steps,
-        "canary_count": len(canaries),
-        "canary_hits": sum(result.hit for result in canaries),
+        "canary_count": len(probed),
+        "canary_hits": sum(result.hit for result in probed),
         "num_parameters": model.num_parameters(),
         "tokens_seen": state.tokens_seen,
     }
@@ -171,21 +168,22 @@ def _report(
         "best_step": state.best_step,
         "num_steps": state.step,
         "stop_reason": state.stop_reason,
-        "dataset": _dataset(split),
-        "coverage": {"epochs": state.tokens_seen / len(split.train.tokens)},
+        "dataset": data.facts(),
+        "coverage": {"epochs": state.tokens_seen / len(data.train)},
         "loss_diagnostics": loss_diagnostics(state.losses),
         "losses": [point.model_dump(exclude_none=True) for point in state.losses],
         "throughput": {**outcome.throughput, "device": describe(context.device)},
         "memorization": {
-            "canaries": [asdict(result) for result in canaries],
+            "canaries": [asdict(result) for result in probed],
             "longest_copied_span": copied.to_json(),
         },
         "sample": {"prompt": prompt, "text": sample},
         "config": config.model_dump(mode="json"),
     }
     write_json(context.output(layout.BASE_REPORT), report)
+    write_json(context.output(layout.HOLDOUT), data.holdout())
     write_text(context.output(f"{layout.BASE_DIR}/report.md"), _markdown(report, state.losses))
-    write_text(context.output(f"{layout.BASE_DIR}/canary_probe.txt"), canary_text(canaries))
+    write_text(context.output(f"{layout.BASE_DIR}/canary_probe.txt"), canary_text(probed))
     metrics = {"val_loss": final.loss, "val_bpb": final.bpb or 0.0, "unigram_bpb": unigram_bpb}
     context.events.metric(state.step, **metrics)
     return {
@@ -219,18 +217,6 @@ def _sample(
     return prompt, text
 
 
-def _dataset(split: Split) -> dict[str, Any]:
-    return {
-        "split_mode": split.mode,
-        "split_note": split.note,
-        "train_documents": split.train.num_documents,
-        "train_tokens": len(split.train.tokens),
-        "val_documents": split.val.num_documents,
-        "val_tokens": len(split.val.tokens),
-        "val_labels": list(split.val_labels),
-    }
-
-
 def _markdown(report: dict[str, Any], losses: Sequence[LossPoint]) -> str:
     data, diagnosis = report["dataset"], report["loss_diagnostics"]
     copied = report["memorization"]["longest_copied_span"]
@@ -243,8 +229,9 @@ def _markdown(report: dict[str, Any], losses: Sequence[LossPoint]) -> str:
         f"by {report['stop_reason']}.",
         f"- Model: {report['num_parameters']:,} parameters; {report['tokens_seen']:,} tokens seen, "
         f"{report['coverage']['epochs']:.1f} epochs.",
-        f"- Split by {data['split_mode']}: {data['train_documents']} training documents ({data['train_tokens']:,} "
-        f"tokens), {data['val_documents']} held out ({data['val_tokens']:,} tokens).",
+        f"- Split by {data['split_mode']}: {data['num_train_documents']} training documents "
+        f"({data['train_tokens']:,} tokens), {data['num_val_documents']} held out ({data['val_tokens']:,} tokens); "
+        f"read as {data['dataset_mode']}.",
         *([f"- Note: {data['split_note']}."] if data["split_note"] else []),
         f"- Loss curves: {diagnosis['status']} - {diagnosis['message']}.",
         f"- Canaries: {report['canary_hits']} of {report['canary_count']} came out. Longest span of the sample that "

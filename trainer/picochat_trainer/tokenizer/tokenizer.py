@@ -61,6 +61,11 @@ class Tokenizer:
             ) from error
         return cls(backend, digest=sha256_hex(raw), name=str(file))
 
+    def to_json(self) -> str:
+        """The content of tokenizer.json, for libraries that read it."""
+        content: str = self._backend.to_str()
+        return content
+
     def encode(self, text: str) -> list[int]:
         """Ids of plain text. Adds nothing, and reads `<|im_start|>` and the like as ordinary characters."""
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
@@ -86,8 +91,13 @@ class Tokenizer:
         return [b"" if id in self.special_ids else raw for id, raw in enumerate(self._shown_bytes)]
 
     @property
+    def special_tokens(self) -> dict[str, int]:
+        """Id of each special token by its text, which user text never becomes."""
+        return {BOS: self.bos_id, IM_START: self.im_start_id, IM_END: self.im_end_id, PAD: self.pad_id}
+
+    @property
     def special_ids(self) -> frozenset[int]:
-        return frozenset({self.bos_id, self.im_start_id, self.im_end_id, self.pad_id})
+        return frozenset(self.special_tokens.values())
 
     def encode_chat(
         self,

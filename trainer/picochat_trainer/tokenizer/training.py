@@ -9,13 +9,12 @@ All three encode any text and decode to the same bytes. None normalises.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import tokenizers
 from picochat_contract.data_configs import TokenizerConfig
-from picochat_contract.errors import Code, ContractError
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from picochat_trainer.atomic import write_text
@@ -23,7 +22,6 @@ from picochat_trainer.tokenizer.chat_template import tokenizer_config
 from picochat_trainer.tokenizer.special import SPECIAL_TOKENS
 
 QWEN2_PATTERN: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-CHUNK_CHARACTERS: Final = 1 << 18  # text goes to the trainer in pieces of about this size
 
 
 def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> tokenizers.Tokenizer:
@@ -42,32 +40,6 @@ def save_tokenizer(tokenizer: tokenizers.Tokenizer, json_path: Path, config_path
     """Write `tokenizer.json` and `tokenizer_config.json`."""
     write_text(json_path, tokenizer.to_str(pretty=True) + "\n")
     write_text(config_path, json.dumps(tokenizer_config(), indent=2) + "\n")
-
-
-def read_chunks(path: Path) -> Iterator[str]:
-    """Read a UTF-8 text in pieces that end with a line, so that memory stays flat."""
-    chunk: list[str] = []
-    size = 0
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            for line in file:
-                chunk.append(line)
-                size += len(line)
-                if size >= CHUNK_CHARACTERS:
-                    yield "".join(chunk)
-                    chunk, size = [], 0
-    except FileNotFoundError as error:
-        raise ContractError(
-            Code.CORPUS_MISSING,
-            f"no text at {path}: expected the corpus to train a tokenizer on",
-            param=str(path),
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ContractError(
-            Code.FILE_UNREADABLE, f"{path} is not UTF-8 text ({error.reason})", param=str(path)
-        ) from error
-    if chunk:
-        yield "".join(chunk)
 
 
 def _byte_level() -> pre_tokenizers.PreTokenizer:

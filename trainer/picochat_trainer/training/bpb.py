@@ -16,7 +16,7 @@ from torch import Tensor
 from picochat_trainer.model import GPT
 from picochat_trainer.model.gpt import IGNORE_INDEX
 from picochat_trainer.training import distributed
-from picochat_trainer.training.tokens import Tokens
+from picochat_trainer.training.tokens import TokenSource, token_counts
 from picochat_trainer.training.validation import Validation
 
 MAX_VAL_TOKENS = 1 << 20  # longer validation text is sampled, in evenly spaced windows
@@ -27,7 +27,7 @@ class BpbValidator:
 
     def __init__(
         self,
-        tokens: Tokens,
+        tokens: TokenSource,
         token_bytes: Sequence[int],
         *,
         sequence_len: int,
@@ -61,9 +61,9 @@ class BpbValidator:
         total = distributed.sum_over_ranks([float(nats), num_targets, num_bytes], str(device))
         return Validation(loss=total[0] / total[1], bpb=total[0] / (math.log(2) * total[2]))
 
-    def unigram_bpb(self, train_tokens: Tokens) -> float:
+    def unigram_bpb(self, train_tokens: TokenSource) -> float:
         """Bits per byte of token frequencies in `train_tokens`, add-one smoothed, on the same targets."""
-        counts = np.bincount(train_tokens, minlength=len(self._bytes)).astype(np.float64)
+        counts = token_counts(train_tokens, len(self._bytes)).astype(np.float64)
         scored = self._bytes > 0
         log_probs = np.log((counts[scored] + 1) / (counts[scored].sum() + scored.sum()))
         nats_of = np.zeros(len(self._bytes))
@@ -84,7 +84,7 @@ class BpbValidator:
             rows = starts[first : first + self._batch_rows]
             index = rows[:, None] + np.arange(self._sequence_len + 1)
             inside = index < len(self._tokens)
-            values = self._tokens[np.minimum(index, len(self._tokens) - 1)].astype(np.int64)
+            values = self._tokens.windows(rows, self._sequence_len + 1).astype(np.int64)
             scored = inside[:, 1:] & (self._bytes[values[:, 1:]] > 0)
             targets = np.where(scored, values[:, 1:], IGNORE_INDEX)
             yield torch.from_numpy(values[:, :-1].copy()), torch.from_numpy(targets)

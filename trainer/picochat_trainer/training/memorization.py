@@ -13,7 +13,7 @@ from picochat_contract.errors import Code, ContractError
 from picochat_trainer.inference.engine import Engine
 from picochat_trainer.inference.sampling import SamplingParams
 from picochat_trainer.tokenizer import Tokenizer
-from picochat_trainer.training.tokens import Canary
+from picochat_trainer.training.canaries import Canary
 
 NUM_CANDIDATES = 256  # with the secret itself: exposure is at most 8 bits
 MAX_SEARCHED_CHARACTERS = 20_000_000  # a substring search in more text would take minutes

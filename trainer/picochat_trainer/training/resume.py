@@ -61,7 +61,11 @@ def restore(context: StageContext, training: Training, optimizer: Optimizers) ->
     training.model.load_state_dict(resume.weights.tensors)
     load_optimizer_tensors(optimizer, training.model, _below("optimizer.", resume.tensors))
     training.batches.seek(resume.state.position)
-    _set_rng(_below(f"rng.{context.rank}.", resume.tensors))
+    states = _below(f"rng.{context.rank}.", resume.tensors)
+    if states:
+        _set_rng(states)
+    else:  # more ranks than before: a stream of its own for dropout, not the one it would have begun with
+        torch.manual_seed(training.config.seed + context.rank + (resume.state.step << 16))
     if context.is_main:
         restore_best(resume, best_dir, BEST_KIND)
     context.events.log("info", f"resumed from step {resume.state.step} of {resume.directory.name}")
