@@ -11,6 +11,7 @@ from picochat_client._config import load_settings
 from picochat_client._http import Http
 from picochat_client._transfer import Progress
 from picochat_client.artifacts import Artifacts
+from picochat_client.datasets import Datasets
 from picochat_client.keys import Keys
 from picochat_client.releases import Releases
 from picochat_client.retry import Clock, Notice
@@ -50,6 +51,7 @@ class Client:
         )
         self.runs = Runs(self._http)
         self.artifacts = Artifacts(self._http)
+        self.datasets = Datasets(self._http, self.artifacts)
         self.keys = Keys(self._http)
         self.releases = Releases(self._http)
         self.workers = Workers(self._http)

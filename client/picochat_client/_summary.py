@@ -1,9 +1,13 @@
 """The end of `submit --wait`: verdict, gate report, samples, and what to do next."""
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
 from picochat_contract import layout
 from picochat_contract.api import GateOut, RunOut
+from picochat_contract.api_data import PreflightOut
 from picochat_contract.evidence import BaseEvidence
 from picochat_contract.stages import StageName
 from picochat_contract.states import STAGE_DONE, RunState
@@ -15,6 +19,7 @@ from picochat_client._client import Client
 from picochat_client._errors import ApiError, NotFound
 from picochat_client.installed import typed
 from picochat_client.outcome import asks_for_gate, failed_stage
+from picochat_client.preflight_tables import preflight_line, preflight_table
 from picochat_client.tables import gate_line, gate_table, text, verdict_text
 from picochat_client.terminal import printable
 from picochat_client.view import Sample
@@ -22,24 +27,36 @@ from picochat_client.view import Sample
 SAMPLE_PATHS = {"base": "base/sample.txt", "sft": "sft/sample.txt"}
 SAMPLE_TITLES = {"base": "base sample", "sft": "SFT sample"}
 SAMPLE_CHARACTERS = 1200
+M = TypeVar("M")
 
 
-def find_gate(client: Client, run: RunOut) -> GateOut | None:
-    """The gate report of a final run, or None where it has none."""
-    if not asks_for_gate(run):
-        return None
-    try:
-        return client.runs.gate(run.id)
-    except NotFound:
-        return None
+@dataclass(frozen=True, kw_only=True)
+class Reports:
+    """What judged a final run; None where it was not judged so."""
+
+    gate: GateOut | None
+    preflight: PreflightOut | None
+    """Only of a run that preflight stopped."""
+
+
+def find_reports(client: Client, run: RunOut) -> Reports:
+    is_stopped = run.state is RunState.BLOCKED
+    return Reports(
+        gate=_unless_missing(client.runs.gate, run) if asks_for_gate(run) and not is_stopped else None,
+        preflight=_unless_missing(client.runs.preflight, run) if is_stopped else None,
+    )
 
 
 def print_summary(
-    console: Console, client: Client, run: RunOut, gate: GateOut | None, samples: dict[str, Sample]
+    console: Console, client: Client, run: RunOut, reports: Reports, samples: dict[str, Sample]
 ) -> None:
     console.print()
-    console.print(_headline(run))
-    if gate is not None:
+    console.print(headline(run))
+    gate = reports.gate
+    if reports.preflight is not None:
+        console.print(preflight_table(reports.preflight.report))
+        console.print(preflight_line(reports.preflight.report))
+    elif gate is not None:
         console.print(gate_table(gate.report))
         console.print(gate_line(gate.report))
     elif asks_for_gate(run) and run.state is RunState.SUCCEEDED:
@@ -55,11 +72,14 @@ def print_summary(
         console.print(Text(f"{label:<9} {command}"), soft_wrap=True)
 
 
-def _headline(run: RunOut) -> Text:
+def headline(run: RunOut) -> Text:
+    """State and verdict; of a run that did not succeed, why."""
     line = Text.assemble((f"run {run.name}", "bold"), f" ({run.id}) {run.state.value}")
     if run.verdict is not None:
         line.append(", verdict ")
         line.append_text(verdict_text(run.verdict))
+    if run.state is RunState.BLOCKED:
+        line.append(f"\n{printable(run.message or 'preflight blocked the run')}", style="red")
     stage = failed_stage(run)
     if stage is not None:
         cause = stage.attempts[-1].cause if stage.attempts else None
@@ -67,6 +87,13 @@ def _headline(run: RunOut) -> Text:
         line.append(f" ({cause.value})" if cause else "")
         line.append(f": {printable(stage.message or run.message or 'no message')}", style="red")
     return line
+
+
+def _unless_missing(get: Callable[[str], M], run: RunOut) -> M | None:
+    try:
+        return get(run.id)
+    except NotFound:
+        return None
 
 
 def _bits_per_byte(client: Client, run: RunOut) -> str | None:
@@ -108,6 +135,8 @@ def _next_commands(run: RunOut) -> list[tuple[str, str]]:
     done = {stage.name for stage in run.stages if stage.state in STAGE_DONE}
     program, client = typed("picochat"), typed("picochat-client")
     commands = [("pages", f"{program} up")]
+    if run.state is RunState.BLOCKED:
+        commands.append(("findings", f"{client} honesty {run.id}"))
     if run.state is RunState.FAILED:
         commands.append(("log", f"{client} logs {run.id}"))
     if StageName.SFT in done:

@@ -68,12 +68,14 @@ class Artifacts:
         return self.upload_all({path: file_sha256(path)}, progress)[path]
 
     def upload_all(self, files: Mapping[Path, str], progress: Progress | None = None) -> Mapping[Path, str]:
-        """Store files, given with their sha256; only what the server lacks is sent."""
+        """Store files, given with their sha256; only what the server lacks is sent. `progress` is over all of it."""
         missing = self.missing(sorted(set(files.values())))
-        for path, sha256 in files.items():
-            if sha256 in missing:
-                upload(self._http, path, sha256, progress)
-                missing.discard(sha256)
+        wanted = {sha256: path for path, sha256 in files.items() if sha256 in missing}
+        sizes = {sha256: path.stat().st_size for sha256, path in wanted.items()}
+        done, total = 0, sum(sizes.values())
+        for sha256, path in wanted.items():
+            upload(self._http, path, sha256, _of_all(progress, done, total))
+            done += sizes[sha256]
         return files
 
     def missing(self, digests: Sequence[str]) -> set[str]:
@@ -84,3 +86,10 @@ class Artifacts:
             answer = self._http.request("POST", "/artifacts/missing", json=body, repeatable=True)
             found.update(self._http.parse(answer, MissingOut).missing)
         return found
+
+
+def _of_all(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """The progress of one file as that of all files together."""
+    if progress is None:
+        return None
+    return lambda done, _size: progress(before + done, total)

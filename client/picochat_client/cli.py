@@ -25,18 +25,23 @@ from picochat_client import tables
 from picochat_client._client import Client
 from picochat_client._edge import run_command
 from picochat_client._invocation import PROGRAM, Invocation, print_event, print_json, print_rows
+from picochat_client._summary import find_reports
 from picochat_client._waiting import wait_for_outcome
-from picochat_client.outcome import outcome_of, verdict_exit
+from picochat_client.data_cli import app as data_app
+from picochat_client.honesty_tables import honesty_parts
+from picochat_client.outcome import outcome_of, preflight_exit, verdict_exit
+from picochat_client.preflight_tables import preflight_line, preflight_table
 from picochat_client.terminal import size
 
 HELP = """Submit training runs to a picochat server, follow them, fetch what they wrote.
 
-Exit codes: 0 approved, or finished where no gate was asked for; 1 run failed; 2 gate blocked; 3 gate warned and
---strict; 4 lost, the workers died; 5 cancelled; 64 usage, bad spec, wrong key or scope, not found; 75 server
+Exit codes: 0 approved, or finished where no gate was asked for; 1 run failed; 2 blocked by the gate or by preflight
+before it; 3 gate warned and --strict; 4 lost, the workers died; 5 cancelled; 64 usage, bad spec, wrong key or scope, not found; 75 server
 unreachable past --timeout; 130 Ctrl-C, which leaves the run going.
 """
 app = typer.Typer(name=PROGRAM, help=HELP, add_completion=False, rich_markup_mode=None)
 keys_app = typer.Typer(help="API keys (scope admin).", rich_markup_mode=None)
+app.add_typer(data_app, name="data")
 app.add_typer(keys_app, name="keys")
 
 RunId = Annotated[str, typer.Argument(help="Run id, run_...", metavar="RUN")]
@@ -123,6 +128,7 @@ def show(context: typer.Context, run: RunId, as_json: AsJson = False) -> None:
     with _open(context) as client:
         found = client.runs.get(run)
         page = client.run_page(run)
+        reports = find_reports(client, found) if found.state is RunState.BLOCKED and not as_json else None
     if as_json:
         return print_json(found)
     console = Console()
@@ -131,6 +137,9 @@ def show(context: typer.Context, run: RunId, as_json: AsJson = False) -> None:
     if found.message:
         console.print(tables.text(found.message))
     console.print(tables.stages_table(found))
+    if reports is not None and reports.preflight is not None:
+        console.print(preflight_table(reports.preflight.report))
+        console.print(preflight_line(reports.preflight.report))
     console.print(Text(page), soft_wrap=True)
     return None
 
@@ -225,6 +234,33 @@ def gate(context: typer.Context, run: RunId, strict: Strict = False, as_json: As
         console.print(tables.gate_table(found.report))
         console.print(tables.gate_line(found.report))
     raise typer.Exit(verdict_exit(found.report.verdict, strict=strict))
+
+
+@app.command()
+def preflight(context: typer.Context, run: RunId, strict: Strict = False, as_json: AsJson = False) -> None:
+    """Show what preflight measured and judged; exit 0 ready, 2 blocked, 3 warned and --strict."""
+    with _open(context) as client:
+        found = client.runs.preflight(run)
+    if as_json:
+        print_json(found)
+    else:
+        console = Console()
+        console.print(preflight_table(found.report))
+        console.print(preflight_line(found.report))
+    raise typer.Exit(preflight_exit(found.report.status, strict=strict))
+
+
+@app.command()
+def honesty(context: typer.Context, run: RunId, as_json: AsJson = False) -> None:
+    """Show what was found of the eval in the training data, and the audit of what was trained on."""
+    with _open(context) as client:
+        found = client.runs.honesty(run)
+    if as_json:
+        return print_json(found)
+    console = Console()
+    for part in honesty_parts(found):
+        console.print(part)
+    return None
 
 
 @app.command()

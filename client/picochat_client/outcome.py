@@ -3,6 +3,7 @@
 from picochat_contract.api import RunOut, StageOut
 from picochat_contract.exit_codes import ClientExit
 from picochat_contract.gate import Verdict
+from picochat_contract.preflight import PreflightStatus
 from picochat_contract.stages import StageName
 from picochat_contract.states import Cause, RunState, StageState
 
@@ -10,7 +11,10 @@ from picochat_client._errors import ApiError, PicochatError, RateLimited, Server
 
 
 def outcome_of(run: RunOut, *, strict: bool = False) -> ClientExit:
-    """The exit code of a final run. A gate that was asked for and gave no verdict counts as blocked."""
+    """The exit code of a final run. A gate that was asked for and gave no verdict counts as blocked; so does a run
+    that preflight stopped."""
+    if run.state is RunState.BLOCKED:
+        return ClientExit.GATE_BLOCKED
     if run.state is RunState.CANCELLED:
         return ClientExit.CANCELLED
     if run.state is RunState.FAILED:
@@ -29,6 +33,13 @@ def verdict_exit(verdict: Verdict, *, strict: bool) -> ClientExit:
     if verdict is Verdict.WARN and strict:
         return ClientExit.GATE_WARN
     return ClientExit.GATE_BLOCKED if verdict is Verdict.BLOCKED else ClientExit.OK
+
+
+def preflight_exit(status: PreflightStatus, *, strict: bool) -> ClientExit:
+    """The exit code of a preflight report by itself."""
+    if status is PreflightStatus.WARN and strict:
+        return ClientExit.GATE_WARN
+    return ClientExit.GATE_BLOCKED if status is PreflightStatus.BLOCKED else ClientExit.OK
 
 
 def error_exit(error: PicochatError) -> ClientExit:

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from picochat_contract.api import EventOut, GateOut, MetricsOut, Page, RunOut, RunSummary
+from picochat_contract.api_data import HonestyOut, PreflightOut
 from picochat_contract.spec import RunSpec
 from picochat_contract.states import RunState
 
@@ -65,6 +66,14 @@ class Runs:
     def gate(self, run: str) -> GateOut:
         """The signed verdict; NotFound with code `gate_not_ready` before there is one."""
         return self._http.get(f"{run_path(run)}/gate", GateOut)
+
+    def preflight(self, run: str) -> PreflightOut:
+        """The server's preflight report; NotFound with code `preflight_not_ready` before there is one."""
+        return self._http.get(f"{run_path(run)}/preflight", PreflightOut)
+
+    def honesty(self, run: str) -> HonestyOut:
+        """The stored honesty report, and the audit; NotFound with code `honesty_not_ready` before."""
+        return self._http.get(f"{run_path(run)}/honesty", HonestyOut)
 
 
 def run_path(run: str) -> str:

@@ -22,7 +22,7 @@ from picochat_contract.data_configs import (
 )
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.overrides import with_setting
-from picochat_contract.spec import RunSpec, parse_mapping, read_mapping
+from picochat_contract.spec import RunSpec, parse_mapping, read_mapping, validated
 
 from picochat_client._transfer import Progress, file_sha256
 from picochat_client.artifacts import Artifacts
@@ -99,6 +99,16 @@ def prepare_spec(
         return dict(local.raw)
     artifacts.upload_all(files.digests, progress)
     return _with_dataset(local.raw, rewritten)
+
+
+def upload_dataset(
+    dataset: DatasetConfig, artifacts: Artifacts, progress: Progress | None = None
+) -> DatasetConfig:
+    """The dataset with its files uploaded and their digests in place of paths."""
+    files = _Files(Path())
+    rewritten = _uploads(dataset, files)
+    artifacts.upload_all(files.digests, progress)
+    return validated(DatasetConfig, {**dataset.model_dump(mode="json"), **rewritten})
 
 
 def _uploads(dataset: DatasetConfig, files: "_Files") -> dict[str, Any]:

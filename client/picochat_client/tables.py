@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from picochat_contract.api import ArtifactOut, EventOut, KeyOut, ReleaseOut, RunOut, RunSummary, WorkerOut
+from picochat_contract.api_data import DatasetFileOut, DatasetSummary
 from picochat_contract.gate import Check, CheckStatus, GateReport, Verdict
 from picochat_contract.states import STAGE_FINAL
 from rich.box import SIMPLE_HEAD
@@ -124,6 +125,35 @@ def workers_table(workers: Iterable[WorkerOut]) -> RenderableType:
             text(worker.device),
             _moment(worker.last_seen_at),
             worker.attempt or "idle",
+        )
+    return table
+
+
+def datasets_table(datasets: Iterable[DatasetSummary]) -> RenderableType:
+    table = _table("dataset", "kind", "files", "size", "license", "digest", "pushed (UTC)")
+    for dataset in datasets:
+        table.add_row(
+            text(f"{dataset.name}@{dataset.version}"),
+            dataset.kind,
+            str(dataset.num_files),
+            size(dataset.size_bytes),
+            text(dataset.license or ""),
+            dataset.digest[:12],
+            _moment(dataset.created_at),
+        )
+    return table
+
+
+def dataset_files_table(files: Iterable[DatasetFileOut]) -> RenderableType:
+    table = _table("role", "file", "size", "label", "license", "sha256")
+    for file in files:
+        table.add_row(
+            file.role,
+            text(file.path),
+            size(file.size_bytes),
+            text(file.label or ""),
+            text(file.license or ""),
+            file.digest[:12],
         )
     return table
 

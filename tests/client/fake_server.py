@@ -13,11 +13,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
+from picochat_contract.api_data import DatasetIn, DatasetOut
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.gate import Verdict
 from picochat_contract.layout import kind_of
 from picochat_contract.spec import check_uploadable, parse_mapping
 
+from .findings import dataset_out
 from .scripted import KEY, START, FakeRun, Script, answer, problem
 
 PAGE = 50
@@ -34,6 +36,7 @@ class FakeServer:
         self.blobs: dict[str, bytes] = {}
         self.partial: dict[str, bytearray] = {}
         self.faults: list[Callable[[httpx.Request], httpx.Response | None]] = []
+        self.datasets: list[DatasetOut] = []
         self.keys: dict[str, dict[str, Any]] = {}
         self.drops_left = 0
         self.num_drops = 0
@@ -107,6 +110,12 @@ class FakeServer:
         if part == "gate":
             gate = run.gate()
             return answer(gate) if gate else problem(404, Code.GATE_NOT_READY, "no verdict yet")
+        if part == "preflight":
+            found = run.preflight()
+            return answer(found) if found else problem(404, Code.PREFLIGHT_NOT_READY, "not judged yet")
+        if part == "honesty":
+            report = run.honesty()
+            return answer(report) if report else problem(404, Code.HONESTY_NOT_READY, "not compared yet")
         if part == "metrics":
             return answer({"series": [{"stage": "base", "name": "val_bpb", "steps": [1], "values": [2.0]}]})
         if part == "artifacts":
@@ -210,6 +219,32 @@ class FakeServer:
         self.blobs[sha256] = content
         done = {"sha256": sha256, "size_bytes": len(content), "complete": True, "offset": len(content)}
         return answer(done, 201)
+
+    def post_datasets(self, request: httpx.Request) -> httpx.Response:
+        body = DatasetIn.model_validate_json(request.content)
+        absent = [file.path for file in body.files if file.digest not in self.blobs]
+        if absent:
+            return problem(422, Code.SOURCE_NOT_UPLOADED, f"not uploaded: {absent}")
+        versions = [one for one in self.datasets if one.name == body.name]
+        if versions and versions[-1].digest == body.digest:
+            return answer(versions[-1])
+        made = dataset_out(
+            body, {sha256: len(content) for sha256, content in self.blobs.items()}, len(versions)
+        )
+        self.datasets.append(made)
+        return answer(made, 201)
+
+    def get_datasets(self, request: httpx.Request, id: str = "", name: str = "") -> httpx.Response:
+        found = self.datasets[::-1]
+        if name:
+            version = int(request.url.params.get("version", 0))
+            found = [one for one in found if one.name == name and version in (0, one.version)]
+        elif id:
+            found = [one for one in found if one.id == id]
+        else:
+            data = [one.model_dump(mode="json", exclude={"files", "left_out"}) for one in found]
+            return answer({"data": data, "has_more": False, "next": None})
+        return answer(found[0]) if found else problem(404, Code.NOT_FOUND, "this project has no such dataset")
 
     def post_keys(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content)

@@ -1,11 +1,12 @@
 """Runs that go as a script says, for the server in memory."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import httpx
 from picochat_contract.api import AttemptOut, EventOut, GateOut, RunOut, StageOut
+from picochat_contract.api_data import HonestyOut, PreflightOut
 from picochat_contract.events import EventType
 from picochat_contract.gate import Check, CheckStatus, GateReport, Verdict
 from picochat_contract.spec import expand, parse_mapping
@@ -18,9 +19,10 @@ from picochat_contract.states import (
     StageState,
 )
 
+from .findings import START, honesty_out, preflight_out
+
 KEY = "pk_test"
 URL = "http://127.0.0.1:7460"
-START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def problem(status: int, code: str, detail: str, **extra: Any) -> httpx.Response:
@@ -86,6 +88,11 @@ class Script:
                 moved("stage", stage, "running", "failed", message="no attempt left")
                 break
             moved("stage", stage, "running", "succeeded")
+            if self.state is RunState.BLOCKED and stage is StageName.PREFLIGHT:
+                add(EventType.GATE, stage, verdict="blocked", blocking=["honesty"])
+                for later in stages[stages.index(stage) + 1 :]:
+                    moved("stage", later, "pending", "skipped", message="preflight blocked the run: honesty")
+                break
         moved("run", None, "running", self.state.value)
         return made
 
@@ -113,25 +120,35 @@ class FakeRun:
             project="default",
             state=state,
             desired_state=DesiredState.CANCELLED if self.cancelled else DesiredState.RUNNING,
-            verdict=self.script.verdict if self.is_final and state is RunState.SUCCEEDED else None,
+            verdict=self._verdict(state),
             scale=self.spec.scale,
             created_at=START,
             started_at=START,
             finished_at=START if self.is_final else None,
             current_stage=None,
             metrics={},
-            message=None,
+            message="preflight blocked the run: honesty: 3 eval prompts"
+            if state is RunState.BLOCKED
+            else None,
             spec=self.body,
             stages=[self._stage(name, state) for name in self.stages],
             gate_profile=self.spec.gate.profile,
             last_seq=self.visible,
         )
 
+    def _verdict(self, state: RunState) -> Verdict | None:
+        if state is RunState.BLOCKED:
+            return Verdict.BLOCKED
+        return self.script.verdict if self.is_final and state is RunState.SUCCEEDED else None
+
     def _stage(self, name: StageName, run_state: RunState) -> StageOut:
         state = {RunState.SUCCEEDED: StageState.SUCCEEDED, RunState.CANCELLED: StageState.CANCELLED}.get(
             run_state, StageState.PENDING
         )
         attempts = []
+        if run_state is RunState.BLOCKED:
+            is_before = name in (StageName.DATASET, StageName.HONESTY, StageName.PREFLIGHT)
+            state = StageState.SUCCEEDED if is_before else StageState.SKIPPED
         if run_state is RunState.FAILED:
             state = {StageName.DATASET: StageState.SUCCEEDED, StageName.BASE: StageState.FAILED}.get(
                 name, StageState.SKIPPED
@@ -167,6 +184,16 @@ class FakeRun:
             cached_from=None,
             attempts=attempts,
         )
+
+    def preflight(self) -> PreflightOut | None:
+        if StageName.PREFLIGHT not in self.stages or not self.is_final:
+            return None
+        return preflight_out(self.id, is_leaky=self.script.state is RunState.BLOCKED)
+
+    def honesty(self) -> HonestyOut | None:
+        if StageName.HONESTY not in self.stages or not self.is_final:
+            return None
+        return honesty_out(self.id, is_leaky=self.script.state is RunState.BLOCKED)
 
     def gate(self) -> GateOut | None:
         if self.spec.gate.profile == "none" or not self.is_final or self.script.verdict is None:
