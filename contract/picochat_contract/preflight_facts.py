@@ -54,7 +54,7 @@ class ChatFacts(Config):
     """Rows by skill group: identity, refusal, choice, math, spelling."""
     mean_answer_words: float | None
     mean_open_answer_words: float | None
-    """Without choice, math and spelling, whose right answer is a letter, a number or a word."""
+    """Of rows outside the skill groups: a skill's right answer is a letter, a number or a short sentence. None: no such row."""
 
 
 class EvalFacts(Config):

@@ -192,7 +192,7 @@ SFT_RULES: Final = (
     ),
     Rule(
         id="sft_answer_length",
-        measures="mean words of SFT answers, without choice, math and spelling rows",
+        measures="mean words of SFT answers outside the skill groups, whose right answers are short",
         warn=(below(6, LONG),),
         unit="number",
         fix="give answers in whole sentences: the model learns to be as short as they are",

@@ -35,8 +35,6 @@ from picochat_trainer.tuning.row import Problem, Row, scan
 R = TypeVar("R", bound=Row)
 Locate = Callable[[str], Path]
 
-SHORT_SKILLS: Final = ("choice", "math", "spelling")
-"""Their right answer is a letter, a number or a word, whatever was asked."""
 NO_RULE: Final = "the item has no rule"
 """What `EvalItem` says of an item that any reply would pass."""
 
@@ -90,7 +88,7 @@ def corpus_facts(store: CorpusStore) -> CorpusFacts:
 def chat_facts(path: Path) -> ChatFacts:
     rows, problems = _rows(path, ChatRow)
     lengths = [(row.skill, len(row.assistant.split())) for row in rows]
-    open_lengths = [length for skill, length in lengths if skill not in SHORT_SKILLS]
+    open_lengths = [length for skill, length in lengths if skill is None]
     return ChatFacts(
         sha256=file_sha256(path),
         num_rows=len(rows),
