@@ -4,13 +4,14 @@ Small inputs never start a process: until POOL_AFTER_BYTES of work have come, ev
 Processes are spawned, not forked (pyarrow and numpy own threads), and end with their parent, also where it is killed.
 """
 
+import math
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -28,10 +29,23 @@ AHEAD: Final = 2
 class Workers:
     """Up to `count` processes, started when the work proves large; use as a context manager."""
 
-    def __init__(self, count: int, *, pool_after_bytes: int = POOL_AFTER_BYTES) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        pool_after_bytes: int = POOL_AFTER_BYTES,
+        start_pool: Callable[[], Executor] | None = None,
+        initializer: Callable[[], None] | None = None,
+    ) -> None:
+        """`start_pool` makes what runs the tasks, where that is not processes of this machine.
+
+        `initializer` runs once in each new process; it carries what all tasks need and no task should.
+        """
         self._count = max(1, count)
-        self._inline_bytes = pool_after_bytes
-        self._pool: ProcessPoolExecutor | None = None
+        self._inline_bytes = pool_after_bytes if start_pool or count > 1 else math.inf
+        self._start_pool = start_pool or self._processes
+        self._initializer = initializer
+        self._pool: Executor | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +68,7 @@ class Workers:
         waiting: deque[tuple[Item, Future[Result]]] = deque()
         try:
             for item in items:
-                if self._count == 1 or self._inline_bytes > 0:
+                if self._inline_bytes > 0:
                     self._inline_bytes -= size_bytes(item)
                     yield item, function(task(item))
                     continue
@@ -69,12 +83,24 @@ class Workers:
             for _, future in waiting:
                 future.cancel()
 
-    def _started(self) -> ProcessPoolExecutor:
+    def _started(self) -> Executor:
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self._count, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_parent
-            )
+            self._pool = self._start_pool()
         return self._pool
+
+    def _processes(self) -> Executor:
+        return ProcessPoolExecutor(
+            self._count,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start_process,
+            initargs=(self._initializer,),
+        )
+
+
+def _start_process(initializer: Callable[[], None] | None) -> None:
+    _follow_parent()
+    if initializer is not None:
+        initializer()
 
 
 def _follow_parent() -> None:

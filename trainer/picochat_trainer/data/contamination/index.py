@@ -1,7 +1,7 @@
 """All items of a benchmark, ready to be looked for in documents."""
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,9 @@ class ItemIndex:
         self.ngrams = _table(layout, ngrams, NGRAM, layout.template_ngrams, _anchors(layout, NGRAM))
         self.seeds = _table(layout, seeds, SEED, layout.template_seeds, _anchors(layout, SEED))
         self.required_seeds = _required_seeds(layout)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_patterns": {}}
 
     @property
     def num_patterns(self) -> int:

@@ -1,9 +1,7 @@
 """One pass over documents that finds every item of an index in them."""
 
-import multiprocessing
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -14,10 +12,9 @@ from picochat_trainer.data.contamination.measures import Variant, measures
 from picochat_trainer.data.contamination.results import Finding, ItemResult, Measured, ScanResult
 from picochat_trainer.data.contamination.segments import Segment, cut_blocks
 from picochat_trainer.data.contamination.tally import PatternTally, Place
+from picochat_trainer.data.workers import Workers
 
 BLOCKS_PER_TASK: Final = 8
-TASKS_PER_WORKER: Final = 3
-"""Tasks that wait for each worker; the text in memory is bounded by them."""
 Task = list[list[Segment]]
 
 
@@ -53,36 +50,41 @@ class _Stream:
             yield document_id, text
 
 
+class _Matcher:
+    """Matches blocks against an index. Sent to a worker process, it becomes the matcher of that process."""
+
+    def __init__(self, index: ItemIndex) -> None:
+        self._index = index
+
+    def __call__(self, task: Task) -> list[Match]:
+        return [match for block in task for match in match_block(self._index, block)]
+
+    def __reduce__(self) -> tuple[Callable[[], "_Matcher"], tuple[()]]:
+        return _matcher_of_process, ()
+
+
+_of_process: _Matcher | None = None
+
+
+def _matcher_of_process() -> _Matcher:
+    assert _of_process is not None
+    return _of_process
+
+
+def _set_up_process(index: ItemIndex) -> None:
+    global _of_process
+    _of_process = _Matcher(index)
+
+
 def _matches(index: ItemIndex, blocks: Iterator[list[Segment]], workers: int) -> Iterator[Match]:
-    if workers <= 1 or not index.max_tokens:
-        for block in blocks:
-            if index.max_tokens:
-                yield from match_block(index, block)
-        return
-    # Not forked: the caller may hold threads, of torch for example.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_set_index, initargs=(index,)) as pool:
-        waiting: deque[Future[list[Match]]] = deque()
-        for task in iter(lambda: list(islice(blocks, BLOCKS_PER_TASK)), []):
-            waiting.append(pool.submit(_match_task, task))
-            if len(waiting) > TASKS_PER_WORKER * workers:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+    tasks = iter(lambda: list(islice(blocks, BLOCKS_PER_TASK)), [])
+    with Workers(workers, initializer=partial(_set_up_process, index)) as pool:
+        for _, matches in pool.map(_Matcher(index), tasks, task=lambda task: task, size_bytes=_size):
+            yield from matches
 
 
-_index: ItemIndex | None = None
-
-
-def _set_index(index: ItemIndex) -> None:
-    """In a worker process: what all its tasks look for."""
-    global _index
-    _index = index
-
-
-def _match_task(task: Task) -> list[Match]:
-    assert _index is not None
-    return [match for block in task for match in match_block(_index, block)]
+def _size(task: Task) -> int:
+    return sum(len(segment.text) for block in task for segment in block)
 
 
 def _result(index: ItemIndex, stream: _Stream, tallies: dict[int, PatternTally]) -> ScanResult:
