@@ -114,7 +114,9 @@ def _eval_item(item: EvalItem, name: str) -> TextItem:
 
 
 def _answer(item: EvalItem) -> str | None:
-    """What a right reply says, as far as the item tells."""
+    """What a right reply says, as far as the item tells. A refusal gives nothing away: every set has the same ones."""
+    if not item.answerable:
+        return None
     said = item.reference or " ".join((*item.required_phrases, *item.accepted_answers))
     if item.is_choice and item.correct_choice is not None:
         said = said or item.correct_choice
