@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, NamedTuple, Self
 
 from picochat_contract.canonical import SHA256_HEX, sha256_hex
 from picochat_contract.errors import Code, ContractError
@@ -24,6 +24,7 @@ CLEAN_EVERY_SECONDS = 3600.0
 LOCK_PATIENCE_SECONDS = 3.0  # a repeated part waits this long for the cut request that it repeats
 LOCK_POLL_SECONDS = 0.05
 OBJECT_MODE = 0o444
+AHEAD_SECONDS = 60.0
 
 
 class OffsetError(ContractError):
@@ -130,6 +131,16 @@ class Upload:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class _HashedAhead(NamedTuple):
+    sha256: str
+    mark: tuple[int, ...]
+    at: float
+    """time.monotonic() when the hash was complete."""
+
+    def is_about(self, file: BinaryIO) -> bool:
+        return _mark(file) == self.mark and time.monotonic() - self.at < AHEAD_SECONDS
+
+
 class LocalStore:
     """A folder of files that are named by their sha256."""
 
@@ -139,6 +150,7 @@ class LocalStore:
         self._incoming.mkdir(parents=True, exist_ok=True)
         (root / "objects").mkdir(exist_ok=True)
         self._cleaned_at = -CLEAN_EVERY_SECONDS
+        self._ahead: dict[str, _HashedAhead] = {}
 
     def path(self, digest: str) -> Path:
         check_digest(digest)
@@ -152,11 +164,27 @@ class LocalStore:
 
     def hash_now(self, digest: str) -> str | None:
         """sha256 of the bytes that lie there now; None where nothing does."""
+        ahead = self._ahead.pop(digest, None)
         try:
             with self.path(digest).open("rb") as file:
+                if ahead is not None and ahead.is_about(file):
+                    return ahead.sha256
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
             return None
+
+    def hash_ahead(self, digest: str) -> None:
+        """Hash now, for one `hash_now` soon: before a transaction that must not wait for a large file.
+
+        It counts only while the file's identity, size and times stay as they were and for a minute.
+        """
+        try:
+            with self.path(digest).open("rb") as file:
+                mark = _mark(file)
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            return
+        self._ahead[digest] = _HashedAhead(sha256, mark, time.monotonic())
 
     def begin(self) -> Upload:
         """Start a whole upload."""
@@ -212,6 +240,12 @@ class LocalStore:
         if now - self._cleaned_at >= CLEAN_EVERY_SECONDS:
             self._cleaned_at = now
             self.clean()
+
+
+def _mark(file: BinaryIO) -> tuple[int, ...]:
+    """What changes with a file's bytes, as far as the file system tells."""
+    found = os.fstat(file.fileno())
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _lock(file: BinaryIO) -> bool:

@@ -48,8 +48,10 @@ def collect(store: LocalStore, artifacts: list[ArtifactOut]) -> Collected:
         for name, path in HASHED.items()
         for message in _byte_faults(store, by_path.get(path), path)
     ]
-    if message := _corpus_fault(store, by_path):
-        faults.append(_fault("corpus", message))
+    if not any(fault.id == "stored_corpus" for fault in faults):
+        faults += [
+            _fault("corpus", message) for message in _shard_faults(store, by_path[CORPUS_MANIFEST], by_path)
+        ]
     files: dict[str, EvidenceFile] = {}
     for name, path in EVIDENCE_PATHS.items():
         if (artifact := by_path.get(path)) is None:
@@ -78,27 +80,25 @@ def _byte_faults(store: LocalStore, artifact: ArtifactOut | None, path: str) -> 
         yield changed(path, artifact.sha256, found)
 
 
-def _corpus_fault(store: LocalStore, by_path: dict[str, ArtifactOut]) -> str | None:
+def _shard_faults(store: LocalStore, manifest: ArtifactOut, by_path: dict[str, ArtifactOut]) -> Iterator[str]:
     """The manifest stands for the corpus: its shards must be those that the run recorded, and be there.
 
     Their bytes are not hashed again here: workers checked them when they trained on them, and a corpus can have
     many gigabytes.
     """
-    manifest = by_path.get(CORPUS_MANIFEST)
-    if manifest is None or store.hash_now(manifest.sha256) != manifest.sha256:
-        return None  # told already
     try:
         shards = {str(shard["path"]): shard["sha256"] for shard in read_json(store, manifest)["shards"]}
     except Unusable as error:
-        return str(error)
+        yield str(error)
+        return
     except (KeyError, TypeError):
-        return f"{CORPUS_MANIFEST} does not list the corpus's shards with path and sha256"
+        yield f"{CORPUS_MANIFEST} does not list the corpus's shards with path and sha256"
+        return
     recorded = {path: by_path[path].sha256 for path in shards if path in by_path}
     if wrong := [path for path, sha256 in shards.items() if recorded.get(path) != sha256]:
-        return f"{CORPUS_MANIFEST} names {len(wrong)} shards that the run did not write so, first {wrong[0]}"
-    if gone := [path for path, sha256 in recorded.items() if not store.has(sha256)]:
-        return changed(gone[0], recorded[gone[0]], None)
-    return None
+        yield f"{CORPUS_MANIFEST} names {len(wrong)} shards that the run did not write so, first {wrong[0]}"
+    elif gone := [path for path, sha256 in recorded.items() if not store.has(sha256)]:
+        yield changed(gone[0], recorded[gone[0]], None)
 
 
 def _advice(store: LocalStore, artifact: ArtifactOut | None) -> Verdict | None:

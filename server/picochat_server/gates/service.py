@@ -15,13 +15,13 @@ from picochat_contract.gate import Check, CheckStatus, GateReport, Verdict, deci
 from picochat_contract.ids import new_id
 from picochat_contract.policies import POLICIES
 from picochat_contract.stages import StageName
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from picochat_server.artifacts.service import artifact_at, artifacts_of_run
 from picochat_server.artifacts.store import LocalStore
-from picochat_server.db import allow_slow_files
+from picochat_server.db import allow_slow_files, transaction
 from picochat_server.gates import repository, signing
-from picochat_server.gates.evidence import SUBJECT, collect
+from picochat_server.gates.evidence import HASHED, SUBJECT, collect
 from picochat_server.models import GateReportRow, Run
 from picochat_server.problems import ApiProblem, not_found
 from picochat_server.runs import repository as runs
@@ -58,6 +58,20 @@ def decide_run(session: Session, store: LocalStore, settings: Settings, run: Run
     append(session, run, EventType.GATE, StageName.GATE, None, data)
     session.flush()
     return report.verdict
+
+
+def hash_ahead(sessions: sessionmaker[Session], store: LocalStore, project_id: str, run_id: str) -> None:
+    """Hash the large files that a decision about this run rests on, with no transaction open.
+
+    The decision then compares, under its locks; whatever changed in between is hashed again.
+    """
+    with transaction(sessions) as session:
+        if runs.run_of_project(session, project_id, run_id) is None:
+            return  # the request itself says so
+        artifacts = artifacts_of_run(session, project_id, run_id)
+    for artifact in artifacts:
+        if artifact.path in HASHED.values():
+            store.hash_ahead(artifact.sha256)
 
 
 def latest(session: Session, run_id: str) -> GateReportRow | None:

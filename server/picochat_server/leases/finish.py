@@ -4,6 +4,7 @@ from picochat_contract.api import FinishIn
 from picochat_contract.errors import Code
 from picochat_contract.exit_codes import StageExit
 from picochat_contract.manifest import Manifest
+from picochat_contract.stages import StageName
 from picochat_contract.states import (
     RETRIED_CAUSES,
     AttemptState,
@@ -11,10 +12,12 @@ from picochat_contract.states import (
     DesiredState,
     StageState,
 )
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from picochat_server.artifacts.service import link_outputs
 from picochat_server.artifacts.store import LocalStore
+from picochat_server.db import transaction
+from picochat_server.gates import service as gates
 from picochat_server.leases import repository
 from picochat_server.leases.reports import is_number, storable_text
 from picochat_server.leases.service import LIVE_ATTEMPT, fence, lease_lost, lock_run_of
@@ -35,6 +38,18 @@ FIXES = {
     Cause.UPLOAD: "its outputs could not be stored: look at the worker's log and the server's disk, then submit again",
     Cause.CANCELLED: "submit again to start over",
 }
+
+
+def prepare(
+    sessions: sessionmaker[Session], store: LocalStore, project_id: str, attempt_id: str, body: FinishIn
+) -> None:
+    """What takes long and needs no lock, before the transaction of `finish`: hashing what a gate rests on."""
+    if body.outcome != "succeeded" or body.manifest is None or body.manifest.stage is not StageName.GATE:
+        return
+    with transaction(sessions) as session:
+        attempt = repository.attempt_by_id(session, attempt_id)
+    if attempt is not None:
+        gates.hash_ahead(sessions, store, project_id, attempt.run_id)
 
 
 def finish(session: Session, store: LocalStore, settings: Settings, attempt_id: str, body: FinishIn) -> None:

@@ -8,6 +8,7 @@ from picochat_contract.ids import ID_PATTERN
 
 from picochat_server.auth.deps import SessionDep, require
 from picochat_server.auth.principal import Principal
+from picochat_server.gates.service import hash_ahead
 from picochat_server.releases import service
 
 WAS_THERE: dict[int | str, dict[str, Any]] = {
@@ -27,6 +28,7 @@ def create_release(
 ) -> ReleaseOut:
     """Give a run's checkpoint the next version of a name; 409 `gate_not_passed` unless it is approved."""
     state = request.app.state
+    hash_ahead(state.read_sessions, state.store, principal.project_id, body.run)
     out, is_new = service.release(session, state.store, state.settings, principal, body)
     response.status_code = 201 if is_new else 200
     return out

@@ -69,6 +69,7 @@ def finish_attempt(
 ) -> None:
     """End the attempt. Repeating it changes nothing."""
     state = request.app.state
+    finish.prepare(state.worker_read_sessions, state.store, principal.project_id, attempt, body)
     finish.finish(session, state.store, state.settings, attempt, body)
 
 

@@ -1,16 +1,19 @@
 """The store itself: whole files or none, partials that go on, and leftovers that go."""
 
+import hashlib
 import os
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from picochat_contract.canonical import sha256_hex
 from picochat_contract.errors import Code, ContractError
 from picochat_server.artifacts import store as store_module
 from picochat_server.artifacts.store import LocalStore, OffsetError
+from support.finished_run import store_bytes
 
 CONTENT = b"some bytes"
 DIGEST = sha256_hex(CONTENT)
@@ -150,3 +153,57 @@ def test_an_upload_sweeps_leftovers_on_its_way(store: LocalStore) -> None:
     os.utime(leftover, (0, 0))
     add(store)
     assert incoming(store) == []
+
+
+# --- hashing ahead ---
+
+
+def counted_hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A line for each file that is hashed."""
+    hashed: list[str] = []
+    real = hashlib.file_digest
+
+    def digest(file: Any, name: str) -> Any:
+        hashed.append(file.name)
+        return real(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", digest)
+    return hashed
+
+
+def test_a_hash_made_ahead_is_used_once(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = store_bytes(store, b"weights")
+    hashed = counted_hashes(monkeypatch)
+    store.hash_ahead(digest)
+    assert len(hashed) == 1
+    assert store.hash_now(digest) == digest
+    assert len(hashed) == 1
+    assert store.hash_now(digest) == digest
+    assert len(hashed) == 2
+
+
+def test_a_file_that_changed_since_is_hashed_again(store: LocalStore) -> None:
+    digest = store_bytes(store, b"weights")
+    store.hash_ahead(digest)
+    path = store.path(digest)
+    path.chmod(0o644)
+    path.write_bytes(b"wEights")
+    assert store.hash_now(digest) == sha256_hex(b"wEights")
+
+
+def test_a_hash_made_long_ago_does_not_count(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = store_bytes(store, b"weights")
+    store.hash_ahead(digest)
+    hashed = counted_hashes(monkeypatch)
+    monkeypatch.setattr(store_module, "AHEAD_SECONDS", 0.0)
+    assert store.hash_now(digest) == digest
+    assert len(hashed) == 1
+
+
+def test_what_is_gone_is_gone(store: LocalStore) -> None:
+    digest = store_bytes(store, b"weights")
+    store.hash_ahead(digest)
+    store.path(digest).unlink()
+    assert store.hash_now(digest) is None
+    store.hash_ahead(digest)
+    assert store.hash_now(digest) is None
