@@ -16,6 +16,7 @@ from rich.table import Table
 
 from picochat_trainer.cores import available_cores
 from picochat_trainer.data.budget import suggest_budget
+from picochat_trainer.data.cluster import Engine, open_workers
 from picochat_trainer.data.corpus import Places, build_corpus, preview_corpus
 from picochat_trainer.data.corpus_store import CorpusStore
 from picochat_trainer.data.facts import Corpus
@@ -145,18 +146,19 @@ def build(
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Default: corpus_report.md beside the corpus.")] = None,
     workers: WorkerCount = None,
+    engine: Annotated[
+        Engine, typer.Option(help="What runs the work: this machine, or a Ray cluster.")
+    ] = Engine.LOCAL,
+    ray_address: Annotated[
+        str | None, typer.Option(help="host:port of the cluster's head. Default: Ray is started here.")
+    ] = None,
 ) -> None:
     """Write the shards of a corpus, its manifest and its report; exit 2 where there is no text."""
     config = _config(dict(locals()))
-    places = _places(out, manifest, report)
-    corpus = build_corpus(
-        _open(config),
-        config.sources,
-        config.cleaning,
-        config.min_score,
-        places,
-        workers or available_cores(),
-    )
+    places = _places(out.resolve(), manifest, report)
+    count = workers or available_cores()
+    with open_workers(engine, count=count, shared=places.folder.parent, address=ray_address) as pool:
+        corpus = build_corpus(_open(config), config.sources, config.cleaning, config.min_score, places, pool)
     _print_judgement(Console(), corpus)
     print(f"{places.folder}: {len(corpus.shards)} shards; see {places.report}")
     _exit_where_blocked(corpus)

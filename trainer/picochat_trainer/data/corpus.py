@@ -12,6 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -75,12 +76,13 @@ def build_corpus(
     cleaning: CleaningConfig,
     min_score: float,
     out_dir: Path | Places,
-    workers: int,
+    workers: int | Workers,
     *,
     progress: Progress | None = None,
 ) -> Corpus:
     """Write shards, the list of dropped documents, corpus.txt where it is small, manifest and report.
 
+    `workers` are so many processes of this machine, or the open workers of an engine (`data/cluster.py`).
     Without any usable document the corpus is empty and its readiness blocked; there are no shards then.
     """
     check_libraries(cleaning)
@@ -90,7 +92,7 @@ def build_corpus(
     partial = places.text.with_name(f".{places.text.name}.partial")
     try:
         with new_folder(places.folder) as folder, tempfile.TemporaryDirectory(dir=folder) as work:
-            with Workers(workers) as pool:
+            with nullcontext(workers) if isinstance(workers, Workers) else Workers(workers) as pool:
                 spooled = spool_documents(files, sources, cleaning, min_score, Path(work), pool, progress)
                 gathered = gather(spooled, pool, folder)
             text_sha256 = _write_text(gathered, folder, partial, places)
