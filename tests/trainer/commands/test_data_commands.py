@@ -21,31 +21,6 @@ def text_file(folder: Path) -> Path:
     return path
 
 
-def test_preview_shows_a_table_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = text_file(tmp_path)
-    assert main(["data", "preview", "--input", str(source), "--preview-chars", "10"]) == 0
-    shown = capsys.readouterr().out
-    assert "source.txt" in shown
-    assert "readiness" in shown
-    assert "Line 0 of \n" in shown
-    assert list(tmp_path.iterdir()) == [source]
-
-
-def test_build_writes_corpus_manifest_and_report(tmp_path: Path) -> None:
-    out = tmp_path / "made" / "corpus.txt"
-    assert main(["data", "build", "--input", str(text_file(tmp_path)), "--out", str(out)]) == 0
-    names = sorted(path.name for path in out.parent.iterdir())
-    assert names == ["corpus.txt", "corpus_manifest.json", "corpus_report.md"]
-
-
-@pytest.mark.parametrize("command", [["preview"], ["build", "--out", "x.txt"]])
-def test_a_missing_input_is_a_usage_error_with_its_code(
-    command: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["data", *command, "--input", "nowhere.txt"]) == 64
-    assert "error [corpus_missing]: no dataset source at nowhere.txt" in capsys.readouterr().err
-
-
 def test_honesty_names_leaks_and_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "chat.jsonl").write_text('{"user": "What is it?", "assistant": "a"}\n')
     (tmp_path / "eval.jsonl").write_text('{"user": "what is it", "must_include": ["a"]}\n')

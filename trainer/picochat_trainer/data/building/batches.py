@@ -10,25 +10,12 @@ from typing import Final
 
 from picochat_contract.errors import ContractError
 
+from picochat_trainer.data.building.raw import RawDocuments
 from picochat_trainer.data.documents import Document
 from picochat_trainer.data.sources import SourceFile
 
 BATCH_CHARACTERS: Final = 2 << 20
 BATCH_DOCUMENTS: Final = 8_192
-
-
-@dataclass(kw_only=True)
-class RawDocuments:
-    """Documents as they came, column by column; a file that cannot be read is a row with a reason and no text."""
-
-    paths: list[str] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    sources: list[int] = field(default_factory=list)
-    labels: list[str | None] = field(default_factory=list)
-    licenses: list[str | None] = field(default_factory=list)
-    files: list[int] = field(default_factory=list)
-    """Number of the file, counted over all sources."""
-    reasons: list[str | None] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)

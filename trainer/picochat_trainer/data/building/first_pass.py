@@ -9,8 +9,9 @@ import numpy as np
 from picochat_contract.data_configs import CleaningConfig, Source
 from picochat_contract.errors import ContractError
 
-from picochat_trainer.data.building.batches import Batch, RawDocuments, read_batches
+from picochat_trainer.data.building.batches import Batch, read_batches
 from picochat_trainer.data.building.boilerplate import LineCounter
+from picochat_trainer.data.building.raw import RawDocuments
 from picochat_trainer.data.building.selection import Decisions, Selection
 from picochat_trainer.data.building.spool import CleanTask, CountTask, clean_batch, count_lines, read_table
 from picochat_trainer.data.building.tally import REPORTED_FILES
@@ -97,8 +98,11 @@ def spool_documents(
             spools.append(task(reading).spool)
             reported += [file for number, file in reading.opened if number < REPORTED_FILES]
             num_files += len(reading.opened)
-            if reading.failure is not None and not selection.is_used_up(reading.failure[0]):
-                raise reading.failure[1]
+            if reading.failure is not None:
+                source, error = reading.failure
+                if not selection.is_used_up(source):
+                    raise error
+                selection.leave_rest(source)
             num_characters += reading.num_characters
             if progress is not None and num_characters >= next_report:
                 progress(selection.num_rows, num_characters)

@@ -44,7 +44,7 @@ class Quota:
     num_documents: int | None
     num_characters: int | None
     is_listed: bool = False
-    """The first document over the limit is in the list of what was dropped."""
+    """There was more, and the first document over the limit, if it could be read, is in the list of what was dropped."""
 
     @property
     def is_used_up(self) -> bool:
@@ -109,6 +109,10 @@ class Selection:
 
     def is_used_up(self, source: int) -> bool:
         return source in self._quotas and self._quotas[source].is_used_up
+
+    def leave_rest(self, source: int) -> None:
+        """Note that there was more behind the limit of a source, though no document that could be listed."""
+        self._quotas[source].is_listed = True
 
     def add(self, sources: Sequence[int], batch: CleanedBatch) -> None:
         """Decide on the next batch; `sources` has the source of each row."""

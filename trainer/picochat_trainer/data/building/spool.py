@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from picochat_contract.data_configs import CleaningConfig
 
-from picochat_trainer.data.building.batches import RawDocuments
+from picochat_trainer.data.building.raw import RawDocuments
 from picochat_trainer.data.cleaning.characters import normalise
 from picochat_trainer.data.cleaning.cleaner import Cleaned, clean_documents
 from picochat_trainer.data.cleaning.lines import filled_lines, line_digests
