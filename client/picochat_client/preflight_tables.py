@@ -22,7 +22,7 @@ def preflight_table(report: PreflightReport) -> RenderableType:
     table.add_column("check", width=27, overflow="fold")
     table.add_column("status", width=6, no_wrap=True)
     table.add_column("measured", width=14, overflow="fold")
-    table.add_column("what and fix", ratio=1)
+    table.add_column("what and fix", ratio=1, overflow="fold")
     found = [check for check in report.checks if check.status is not CheckStatus.PASS]
     for check in sorted(found, key=_severity):
         table.add_row(

@@ -64,14 +64,14 @@ def _horizon(s: Subject) -> Measured:
 def _model_fit(s: Subject) -> Measured:
     epochs = s.budget.target_training_epochs
     said = (
-        "the corpus has no text" if epochs is None else f"the target takes {epochs:.2g} epochs of this corpus"
+        "the corpus has no text" if epochs is None else f"the target takes {_times(epochs)} epochs of this corpus"
     )
     return Measured(value=epochs, message=said)
 
 
 def _exposure(s: Subject) -> Measured:
     epochs = s.budget.estimated_base_epochs
-    said = "the corpus has no text" if epochs is None else f"{epochs:.2g} epochs of the corpus are planned"
+    said = "the corpus has no text" if epochs is None else f"{_times(epochs)} epochs of the corpus are planned"
     return Measured(value=epochs, message=said)
 
 
@@ -125,6 +125,10 @@ def _residual_init(s: Subject) -> Measured:
 def _release_tokens(s: Subject) -> Measured:
     ratio = s.budget.planned_param_data_ratio
     return Measured(value=ratio, message=f"{ratio:.1f} planned tokens per parameter")
+
+
+def _times(value: float) -> str:
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
 
 
 PLAN_RULES: Final = (

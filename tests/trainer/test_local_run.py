@@ -1,4 +1,4 @@
-"""The local runner on the stages before torch: reuse, locking, failures."""
+"""The local runner on the stages before torch: reuse, locking, failures, a preflight that blocks."""
 
 import json
 import subprocess
@@ -13,14 +13,22 @@ from picochat_contract.data_configs import DatasetConfig
 from picochat_contract.errors import ContractError
 from picochat_contract.spec import expand, parse_mapping
 from picochat_contract.states import StageState
+from picochat_trainer import launch, local_run
 from picochat_trainer.inputs import source_digests
-from picochat_trainer.local_run import LocalRun, LocalStage, locked
+from picochat_trainer.local_run import LocalRun, LocalStage, locked, read_preflight
+from support.in_process import run_stage_here
+
+
+@pytest.fixture(autouse=True)
+def stages_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the runner decides does not depend on where a stage runs; one test keeps real processes."""
+    monkeypatch.setattr(local_run, "run_stage", run_stage_here)
 
 
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
-    path.write_text("The quick brown fox jumps over the lazy dog.\n" * 60)
+    path.write_text("".join(f"{n} quick brown foxes jump over the lazy dog.\n" for n in range(60)))
     return path
 
 
@@ -48,19 +56,19 @@ DONE, CACHED = StageState.SUCCEEDED, StageState.CACHED
 
 
 def test_a_second_run_reuses_what_the_first_finished(tmp_path: Path, text: Path) -> None:
-    assert states(run(tmp_path, text)[0]) == [DONE, DONE]
-    assert states(run(tmp_path, text)[0]) == [CACHED, CACHED]
+    assert states(run(tmp_path, text)[0]) == [DONE] * 4
+    assert states(run(tmp_path, text)[0]) == [CACHED] * 4
 
 
-def test_a_changed_setting_runs_its_stage_and_not_the_one_before(tmp_path: Path, text: Path) -> None:
+def test_a_changed_setting_runs_its_stage_and_preflight_of_the_plan(tmp_path: Path, text: Path) -> None:
     run(tmp_path, text)
-    assert states(run(tmp_path, text, tokenizer={"type": "char"})[0]) == [CACHED, DONE]
+    assert states(run(tmp_path, text, tokenizer={"type": "char"})[0]) == [CACHED, CACHED, DONE, DONE]
 
 
 def test_a_changed_source_file_runs_everything_again(tmp_path: Path, text: Path) -> None:
     run(tmp_path, text)
     text.write_text(text.read_text() + "One more line that was not there before.\n")
-    assert states(run(tmp_path, text)[0]) == [DONE, DONE]
+    assert states(run(tmp_path, text)[0]) == [DONE] * 4
 
 
 def test_the_manual_of_another_python_is_another_source(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,13 +87,13 @@ def test_a_damaged_output_is_made_again(tmp_path: Path, text: Path, damage: str)
         tokenizer.unlink()
     else:
         tokenizer.write_bytes(tokenizer.read_bytes().replace(b"a", b"b", 1))
-    assert states(run(tmp_path, text)[0]) == [CACHED, DONE]
+    assert states(run(tmp_path, text)[0]) == [CACHED, CACHED, CACHED, DONE]
 
 
 def test_a_failure_skips_the_rest_and_says_why(tmp_path: Path, text: Path) -> None:
     text.write_bytes(b"\xff\xfe\x00\x01")
     rows, _ = run(tmp_path, text)
-    assert states(rows) == [StageState.FAILED, StageState.SKIPPED]
+    assert states(rows) == [StageState.FAILED, *[StageState.SKIPPED] * 3]
     assert rows[0].message is not None and rows[0].message.startswith("file_unreadable: ")
 
 
@@ -94,7 +102,10 @@ def test_a_source_that_is_not_there_is_refused_before_anything_runs(tmp_path: Pa
         run(tmp_path, tmp_path / "none.txt")
 
 
-def test_its_events_are_those_of_a_server(tmp_path: Path, text: Path) -> None:
+def test_its_events_are_those_of_a_server(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_run, "run_stage", launch.run_stage)
     _, events = run(tmp_path, text)
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     moves = [(e.data["id"], e.data["to"]) for e in events if e.type == "state"]
@@ -125,6 +136,67 @@ def test_the_lock_lasts_as_long_as_a_stage_that_outlived_its_runner(tmp_path: Pa
 def test_the_job_names_the_digests_that_the_fingerprint_is_made_of(tmp_path: Path, text: Path) -> None:
     rows, _ = run(tmp_path, text)
     job = json.loads((tmp_path / "run/stages/tokenizer/stage.json").read_text())
-    assert rows[1].manifest is not None
-    assert job["fingerprint"] == rows[1].manifest.fingerprint
-    assert set(job["inputs"]) == {"corpus.txt"}
+    assert rows[-1].manifest is not None
+    assert job["fingerprint"] == rows[-1].manifest.fingerprint
+    assert (
+        {"corpus_manifest.json"}
+        <= set(job["inputs"])
+        <= {
+            "corpus_manifest.json",
+            "corpus.txt",
+            *(f"corpus/{name}" for name in ("part-00000.parquet", "dropped.parquet")),
+        }
+    )
+
+
+LEAKY_CHAT = [{"user": f"Question {n}?", "assistant": "It is so."} for n in range(40)]
+LEAKY_EVAL = [
+    {"user": "question 7", "must_include": ["so"]},
+    {"user": "What colour is the sky?", "must_include": ["blue"]},
+]
+
+
+@pytest.fixture
+def leaky(tmp_path: Path) -> dict[str, Any]:
+    """A dataset section whose eval repeats an SFT prompt."""
+    section = {}
+    for name, rows in (("chat", LEAKY_CHAT), ("eval", LEAKY_EVAL)):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        section[name] = {"type": "file", "path": str(path)}
+    return section
+
+
+def run_leaky(tmp_path: Path, text: Path, leaky: dict[str, Any], **preflight: bool) -> list[LocalStage]:
+    sources = [{"type": "file", "path": str(text)}]
+    return run(tmp_path, text, dataset={"sources": sources, **leaky}, preflight=preflight)[0]
+
+
+def test_a_blocked_preflight_skips_the_rest_and_says_by_what(
+    tmp_path: Path, text: Path, leaky: dict[str, Any]
+) -> None:
+    rows = run_leaky(tmp_path, text, leaky)
+    assert states(rows) == [DONE, DONE, DONE, StageState.SKIPPED]
+    assert rows[-1].message is not None and "preflight: blocked by honesty" in rows[-1].message
+    assert not (tmp_path / "run/tokenizer.json").exists()
+
+
+def test_a_waived_block_lets_the_run_go_on(tmp_path: Path, text: Path, leaky: dict[str, Any]) -> None:
+    run_leaky(tmp_path, text, leaky)
+    assert states(run_leaky(tmp_path, text, leaky, allow_leaky_eval=True)) == [CACHED, CACHED, DONE, DONE]
+    report = read_preflight(tmp_path / "run/preflight.json")
+    assert report is not None and [check.id for check in report.waived] == ["honesty"]
+
+
+def test_a_blocked_preflight_is_looked_at_again(tmp_path: Path, text: Path, leaky: dict[str, Any]) -> None:
+    """The machine may have been mended: free disk is in no fingerprint."""
+    run_leaky(tmp_path, text, leaky)
+    assert states(run_leaky(tmp_path, text, leaky)) == [CACHED, CACHED, DONE, StageState.SKIPPED]
+
+
+@pytest.mark.parametrize("content", [None, "", "{}"])
+def test_a_preflight_report_that_cannot_be_read_is_none(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "preflight.json"
+    if content is not None:
+        path.write_text(content)
+    assert read_preflight(path) is None

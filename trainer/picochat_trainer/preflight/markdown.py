@@ -26,7 +26,7 @@ BUDGET: Final = {
 }
 SIZES: Final = {
     "memory_bytes": "memory per rank",
-    "device_memory_bytes": "of",
+    "device_memory_bytes": "memory that a rank has",
     "disk_bytes": "disk",
 }
 
@@ -121,6 +121,6 @@ def _measured_on(report: PreflightRecord) -> list[str]:
 def _shown(value: float | bool | str | None) -> str:
     if value is None:
         return "not measured"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else value
+    if isinstance(value, bool | str):
+        return str(value)
+    return f"{value:,.0f}" if value == int(value) else f"{value:.4g}"
