@@ -10,9 +10,17 @@ import pytest
 from picochat_client.program import main
 from picochat_contract.exit_codes import ClientExit
 from picochat_contract.gate import Check, CheckStatus, GateReport, Verdict
+from picochat_trainer import local_run
 from picochat_trainer.commands import run
+from support.in_process import run_stage_here
 
 DATA_ONLY = ["--until", "tokenizer", "--set", "dataset.sft_rows=32", "--set", "dataset.eval_rows=16"]
+
+
+@pytest.fixture(autouse=True)
+def stages_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only stages without torch are run here; test_local_run.py runs some in processes of their own."""
+    monkeypatch.setattr(local_run, "run_stage", run_stage_here)
 
 
 @pytest.fixture
@@ -23,7 +31,7 @@ def out(tmp_path: Path) -> Path:
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
     path = tmp_path / "my_text.txt"
-    path.write_text("The quick brown fox jumps over the lazy dog.\n" * 60)
+    path.write_text("".join(f"{n} quick brown foxes jump over the lazy dog.\n" for n in range(60)))
     return path
 
 
@@ -40,8 +48,10 @@ def test_it_runs_the_stages_and_prints_what_they_measured(
 ) -> None:
     assert tiny(out, *DATA_ONLY, "--input", str(text), "--seed", "7") == ClientExit.OK
     printed = capsys.readouterr().out
-    assert "dataset    succeeded" in printed and "tokenizer  succeeded" in printed
-    assert (out / "corpus.txt").read_text() == text.read_text()
+    for stage in ("dataset", "honesty", "preflight", "tokenizer"):
+        assert f"{stage:<9}  succeeded" in printed
+    assert "preflight warn" in printed
+    assert (out / "corpus.txt").read_text().strip() == text.read_text().strip()
     spec = spec_of(out)
     assert spec["name"] == "out" and spec["scale"] == "demo"
     assert {spec[stage]["seed"] for stage in ("dataset", "base", "sft", "fit", "eval")} == {7}
@@ -50,7 +60,7 @@ def test_it_runs_the_stages_and_prints_what_they_measured(
 def test_a_second_call_shows_cached(out: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         assert tiny(out, *DATA_ONLY, "--input", str(text)) == ClientExit.OK
-    assert capsys.readouterr().out.count("cached") == 2
+    assert capsys.readouterr().out.count("cached") == 4
 
 
 def test_results_of_an_earlier_call_are_not_shown_as_those_of_this_one(
@@ -82,7 +92,7 @@ def test_options_win_over_the_spec_file(out: Path, text: Path, tmp_path: Path) -
     assert tiny(out, *options) == ClientExit.OK
     base = spec_of(out)["base"]
     assert (base["max_steps"], base["seed"], base["log_every"]) == (12, 3, 2)
-    assert base["device_batch_size"] == 4  # from the preset
+    assert base["device_batch_size"] == 8  # from the preset
 
 
 @pytest.mark.parametrize(
@@ -97,6 +107,13 @@ def test_options_win_over_the_spec_file(out: Path, text: Path, tmp_path: Path) -
         (["--input", "/no/such/file"], "corpus_missing", "/no/such/file"),
         (["--set", "base.model.n_embd=130", "--set", "base.model.n_head=4"], "invalid_shape", "divisible"),
         (["--no-such-option"], "usage", "--no-such-option"),
+        (["--external-eval", "arc"], "invalid_value", "expected name=path"),
+        (["--external-eval", "../arc=x.jsonl"], "invalid_value", "expected name=path"),
+        (["--external-eval", "arc=/no/such/file"], "corpus_missing", "/no/such/file"),
+        (["--dpo-input", "/no/such/file"], "corpus_missing", "/no/such/file"),
+        (["--dataset-pack", "/no/such/file"], "file_unreadable", "/no/such/file"),
+        (["--dataset-pack", "a.json", "--corpus-recipe", "b.json"], "invalid_value", "give one of them"),
+        (["--preflight-only", "--until", "dataset"], "invalid_value", "comes before preflight"),
     ],
 )
 def test_a_wrong_call_is_exit_64_with_a_code(
@@ -200,6 +217,98 @@ def test_files_of_a_spec_start_at_its_folder(out: Path, text: Path, tmp_path: Pa
     spec.write_text("scale: smoke\nuntil: dataset\ndataset: {sources: [{type: file, path: my_text.txt}]}\n")
     assert tiny(out, "--spec", str(spec)) == ClientExit.OK
     assert (out / "corpus.txt").read_text() == text.read_text()
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+CHAT = [{"user": f"Question {n}?", "assistant": "It is so."} for n in range(40)]
+ITEMS = [{"user": f"What is number {n}?", "must_include": [str(n)]} for n in range(20)]
+LEAK = {"user": "question 7", "must_include": ["so"]}
+
+
+def test_preflight_only_prints_what_does_not_pass_and_trains_nothing(
+    out: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tiny(out, "--scale", "smoke", "--input", str(text), "--preflight-only") == ClientExit.OK
+    printed = capsys.readouterr().out
+    assert "corpus_model_fit" in printed and "preflight warn" in printed
+    assert "external_eval" in printed, "it judges the whole run that would follow"
+    assert not (out / "tokenizer.json").exists()
+
+
+@pytest.mark.parametrize("options", [[], ["--preflight-only"], ["--strict"]])
+def test_a_blocked_preflight_is_exit_2_with_the_reason(
+    out: Path, text: Path, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat = write_rows(tmp_path / "chat.jsonl", CHAT)
+    items = write_rows(tmp_path / "eval.jsonl", [*ITEMS, LEAK])
+    files = ["--input", str(text), "--chat-input", str(chat), "--eval-input", str(items)]
+    call = ["--scale", "smoke", "--gate", "research", *files, *options]
+    assert tiny(out, *call) == ClientExit.GATE_BLOCKED
+    captured = capsys.readouterr()
+    assert "1 eval prompts among SFT rows" in " ".join(captured.out.split())
+    assert "preflight blocked" in captured.out
+    assert ("stopped before tokenizer" in captured.err) is ("--preflight-only" not in options)
+
+
+def test_a_waived_block_is_shown_with_its_setting(
+    out: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat = write_rows(tmp_path / "chat.jsonl", CHAT)
+    items = write_rows(tmp_path / "eval.jsonl", [*ITEMS, LEAK])
+    files = ["--input", str(text), "--chat-input", str(chat), "--eval-input", str(items)]
+    call = ["--scale", "smoke", "--gate", "research", *files, "--allow-leaky-eval", "--preflight-only"]
+    assert tiny(out, *call) == ClientExit.OK
+    assert "waived by preflight.allow_leaky_eval" in " ".join(capsys.readouterr().out.split())
+    assert spec_of(out)["preflight"]["allow_leaky_eval"] is True
+
+
+@pytest.mark.parametrize("name", ["unsafe_long_run", "default_tuning_data"])
+def test_other_waivers_are_options_too(out: Path, text: Path, name: str) -> None:
+    option = f"--allow-{name.replace('_', '-')}"
+    assert tiny(out, "--until", "dataset", "--input", str(text), option) == ClientExit.OK
+    assert spec_of(out)["preflight"][f"allow_{name}"] is True
+
+
+def test_data_options_become_the_dataset_section(out: Path, text: Path, tmp_path: Path) -> None:
+    preferences = write_rows(
+        tmp_path / "preferences.jsonl", [{"prompt": "Hi", "chosen": "Hello", "rejected": "No"}]
+    )
+    benchmark = write_rows(tmp_path / "arc.jsonl", ITEMS)
+    options = ["--dpo-input", str(preferences), "--external-eval", f"arc={benchmark}"]
+    assert tiny(out, "--until", "dataset", "--input", str(text), *options) == ClientExit.OK
+    dataset = spec_of(out)["dataset"]
+    assert dataset["preferences"]["path"] == str(preferences)
+    assert dataset["external"]["arc"]["path"] == str(benchmark)
+
+
+def test_single_files_win_over_a_pack_and_a_pack_over_the_spec(out: Path, text: Path, tmp_path: Path) -> None:
+    chat = write_rows(tmp_path / "chat.jsonl", CHAT)
+    items = write_rows(tmp_path / "eval.jsonl", ITEMS)
+    other = write_rows(tmp_path / "other.jsonl", ITEMS)
+    pack = tmp_path / "pack.json"
+    pack.write_text(
+        json.dumps({"name": "mine", "corpus": {"input": text.name}, "chat": chat.name, "eval": items.name})
+    )
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("scale: smoke\nuntil: dataset\ndataset: {sft_rows: 40, sources: [{type: pydoc}]}\n")
+    options = ["--spec", str(spec), "--dataset-pack", str(pack), "--eval-input", str(other)]
+    assert tiny(out, *options) == ClientExit.OK
+    dataset = spec_of(out)["dataset"]
+    assert [source["path"] for source in dataset["sources"]] == [str(text)]
+    assert (dataset["chat"]["path"], dataset["eval"]["path"]) == (str(chat), str(other))
+    assert dataset["sft_rows"] == 40
+
+
+def test_a_recipe_is_a_corpus(out: Path, text: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({"name": "mix", "sources": [{"path": text.name, "weight": 2}]}))
+    assert tiny(out, "--until", "dataset", "--corpus-recipe", str(recipe)) == ClientExit.OK
+    (source,) = spec_of(out)["dataset"]["sources"]
+    assert (source["path"], source["weight"]) == (str(text), 2)
 
 
 def test_the_commands_import_no_torch() -> None:
