@@ -5,13 +5,16 @@ Paths in such a file are relative to the file. A source of a recipe that is not 
 the key.
 """
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from picochat_contract.data_configs import FileRef, FileSource, Source
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.packs import CorpusRecipe, DatasetPack, RecipeSource, parse_dataset_file
 from picochat_contract.spec import read_mapping
+
+ROW_KEYS: Final = ("chat", "chat_input", "eval", "eval_input", "preferences", "external")
 
 
 def dataset_settings(path: Path) -> dict[str, Any]:
@@ -32,17 +35,38 @@ def dataset_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def read_dataset_file(path: Path) -> DatasetPack | CorpusRecipe:
-    """The pack or recipe at `path` as it is written; nothing that it names is looked for."""
+def corpus_settings(path: Path) -> list[dict[str, Any]]:
+    """The sources of a pack or recipe alone, also of a pack whose rows are still to be made; raise SpecError."""
+    found = read_dataset_file(path, without=ROW_KEYS)
+    if isinstance(found, CorpusRecipe):
+        return _recipe_sources(found, path, None)
+    return _pack_sources(found, path)
+
+
+def rows_path(path: Path, name: str) -> Path | None:
+    """Where the rows `name` (chat, eval or preferences) of a pack lie, also of a pack that lacks others."""
+    raw = _mapping(path)
+    given = raw.get(name) or raw.get(f"{name}_input")
+    return _existing(path, given, name) if isinstance(given, str) else None
+
+
+def read_dataset_file(path: Path, *, without: Collection[str] = ()) -> DatasetPack | CorpusRecipe:
+    """The pack or recipe at `path` as it is written but for some keys; nothing that it names is looked for."""
+    raw = _mapping(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        return parse_dataset_file({key: value for key, value in raw.items() if key not in without})
+    except SpecError as error:
+        raise SpecError(error.code, f"{path}: {error.message}", param=error.param) from error
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        return read_mapping(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SpecError(
             Code.FILE_UNREADABLE, f"cannot read the dataset pack {str(path)!r}: {reason}", param=str(path)
         ) from error
-    try:
-        return parse_dataset_file(read_mapping(text))
     except SpecError as error:
         raise SpecError(error.code, f"{path}: {error.message}", param=error.param) from error
 

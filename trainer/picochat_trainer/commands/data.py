@@ -5,9 +5,9 @@ from typing import Final
 
 import typer
 
-from picochat_trainer.commands import data_build, data_honesty, data_import, data_rows
+from picochat_trainer.commands import data_build, data_honesty, data_import, data_rows, data_starters
 
-GROUPS: Final[tuple[ModuleType, ...]] = (data_build, data_import, data_honesty, data_rows)
+GROUPS: Final[tuple[ModuleType, ...]] = (data_build, data_import, data_honesty, data_rows, data_starters)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 

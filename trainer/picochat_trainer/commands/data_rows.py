@@ -1,4 +1,4 @@
-"""`picochat data inspect|sft-starter|eval-starter|preference-starter`: rows for tuning. No torch."""
+"""`picochat data inspect`: a look at tuning rows. No torch."""
 
 from collections.abc import Mapping
 from enum import StrEnum

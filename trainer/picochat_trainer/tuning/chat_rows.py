@@ -85,7 +85,7 @@ class ChatRow(TaskRow):
 
     @property
     def has_system(self) -> bool:
-        return self.system is not None or bool(self.messages) and self.messages[0].role == "system"
+        return self.system is not None or (bool(self.messages) and self.messages[0].role == "system")
 
     @property
     def user_texts(self) -> tuple[str, ...]:

@@ -1,0 +1,7 @@
+import pytest
+from support.small_corpus import documents
+
+
+@pytest.fixture
+def corpus() -> list[tuple[str, str]]:
+    return list(documents())
