@@ -50,10 +50,20 @@ def test_stored_output_is_not_sent_again(server: FakeServer, bench: Bench, add_s
     assert not any(seen.path.endswith(digest) for seen in server.seen)
 
 
+def test_what_this_host_uploaded_is_not_downloaded_by_its_next_stage(
+    server: FakeServer, bench: Bench, add_stage: Add
+) -> None:
+    add_stage("succeed")
+    bench.run()
+    add_stage("tell_inputs", inputs={"corpus.txt": b"some text"})
+    assert finish_of(bench.run())[0] == "succeeded"
+    assert not any(seen.method == "GET" and "/artifacts/" in seen.path for seen in server.seen)
+
+
 def test_workspace_is_removed_at_the_end(bench: Bench, add_stage: Add) -> None:
     add_stage("succeed")
     bench.run()
-    assert [path for path in bench.settings.home.rglob("*") if path.is_file()] == []
+    assert [path for path in (bench.settings.home / "attempts").rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(

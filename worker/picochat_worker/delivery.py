@@ -104,6 +104,8 @@ class Delivery:
         missing = self._answer(partial(self._channel.missing, sorted(files)))
         for digest in sorted(missing):
             self._answer(partial(self._channel.upload, digest, files[digest], self._check))
+        for digest, file in files.items():
+            self._workspace.keep(digest, file)
 
     def _answer(self, call: partial[T]) -> T:
         patience = self._patience()

@@ -50,6 +50,9 @@ class WorkerSettings(BaseSettings):
     """Larger files go up in parts of this size, so that a broken connection costs one part."""
     upload_patience_seconds: float = Field(default=600.0, gt=0)
     """Uploads that fail for so long while the lease is live end the attempt as failed, cause `upload`."""
+    cache_bytes: int = Field(default=50 * 2**30, ge=0)
+    """Files of earlier stages that are kept in the work folder, so that they are not downloaded again: at most so
+    much, and at most a tenth of the disk; 0 keeps none."""
     drain_seconds: float = Field(default=60.0, gt=0)
     """A worker that is told to stop gives its stage so long for a checkpoint."""
     tick_seconds: float = Field(default=0.1, gt=0)

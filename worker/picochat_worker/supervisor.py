@@ -17,6 +17,7 @@ from picochat_contract.states import Cause
 from picochat_worker.checkpoints import CheckpointUploader
 from picochat_worker.control_plane import AttemptChannel, ControlPlane
 from picochat_worker.delivery import Delivery
+from picochat_worker.digest_cache import DigestCache
 from picochat_worker.errors import BadDownload, LeaseLost, Rejected, Stopped, StopReason, WorkerError
 from picochat_worker.follower import Follower
 from picochat_worker.heartbeat import Heartbeat
@@ -71,7 +72,7 @@ class Attempt:
 
     def _supervise(self) -> None:
         try:
-            workspace = Workspace(self._settings.home, self._claim, store_dir=self._settings.store_dir)
+            workspace = self._workspace()
         except (OSError, ContractError) as error:
             message = f"the worker cannot make a folder for the attempt: {error}"
             self._channel.finish(**asdict(fault(Cause.LOST, None, message)))
@@ -87,6 +88,12 @@ class Attempt:
             delivery.report(fault(Cause.LOST, None, f"the worker failed: {error}"))
         finally:
             workspace.remove()
+
+    def _workspace(self) -> Workspace:
+        home, store_dir = self._settings.home, self._settings.store_dir
+        # Beside the server's own folder every input is a hard link already.
+        cache = DigestCache(home, self._settings.cache_bytes) if store_dir is None else None
+        return Workspace(home, self._claim, store_dir=store_dir, cache=cache)
 
     def _prepare(self, workspace: Workspace) -> Outcome | None:
         """Lay all files; the outcome where that was not possible, else None."""

@@ -21,6 +21,7 @@ from picochat_contract.manifest import Manifest, StageJob
 from picochat_contract.stages import StageName
 from pydantic import ValidationError
 
+from picochat_worker.digest_cache import DigestCache
 from picochat_worker.errors import BadManifest, WorkDirInUse
 
 ATTEMPTS = "attempts"
@@ -53,13 +54,21 @@ def clean_workspaces(work_dir: Path) -> None:
 
 
 class Workspace:
-    def __init__(self, work_dir: Path, claim: Claim, *, store_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        work_dir: Path,
+        claim: Claim,
+        *,
+        store_dir: Path | None = None,
+        cache: DigestCache | None = None,
+    ) -> None:
         place = check_artifact_path(f"{claim.run}/{claim.job.stage}/{claim.epoch}")
         self.root = work_dir / ATTEMPTS / place
         self.run = self.root / "run"
         self.snapshots = self.root / "snapshots"
         self._claim = claim
         self._store_dir = store_dir
+        self._cache = cache
         self._stage = self.run / "stages" / claim.job.stage
         shutil.rmtree(self.root, ignore_errors=True)
         self._stage.mkdir(parents=True)
@@ -88,6 +97,11 @@ class Workspace:
         for digest in self._claim.sources:
             self._bring(_checked_digest(digest), self.run / "sources" / digest, fetch)
         write_atomically(self.job_file, job.model_dump_json(indent=2))
+
+    def keep(self, digest: str, file: Path) -> None:
+        """Remember a file of this run folder for later stages on this host."""
+        if self._cache is not None:
+            self._cache.keep(digest, file)
 
     def request_checkpoint(self) -> None:
         (self._stage / "checkpoint_now").touch()
@@ -156,8 +170,12 @@ class Workspace:
 
     def _bring(self, digest: str, target: Path, fetch: Fetch) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if self._store_dir is None or not _link(stored_file(self._store_dir, digest), target):
-            fetch(digest, target)
+        if self._store_dir is not None and _link(stored_file(self._store_dir, digest), target):
+            return
+        if self._cache is not None and self._cache.take(digest, target):
+            return
+        fetch(digest, target)
+        self.keep(digest, target)
 
 
 def stored_file(store_dir: Path, digest: str) -> Path:
