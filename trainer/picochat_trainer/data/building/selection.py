@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from picochat_contract.data_configs import CleaningConfig, Source
 
-from picochat_trainer.data.building.spool import CleanedBatch, take_signatures
+from picochat_trainer.data.building.spool import CleanedBatch
 from picochat_trainer.data.cleaning.reasons import Reason
 from picochat_trainer.data.dedup.exact import ExactIndex
 from picochat_trainer.data.dedup.near import NearIndex
@@ -145,7 +145,7 @@ class Selection:
         self._num_bytes.frombytes(batch.num_bytes.tobytes())
         self._ends.append(len(self._actions))
         if self._near is not None and batch.signatures is not None:
-            self._near.add(take_signatures(batch.signatures, np.array(is_new, np.bool_)))
+            self._near.add(batch.signatures.take(np.array(is_new, np.bool_)))
 
     def _decide(self, source: int, fingerprint: bytes | None, row: int) -> tuple[Action, int]:
         quota = self._quotas.get(source)

@@ -4,7 +4,7 @@ Runs in worker processes and keeps nothing between batches: what it answers with
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -23,12 +23,8 @@ from picochat_trainer.data.cleaning.personal_data import PersonalData
 from picochat_trainer.data.cleaning.reasons import Reason
 from picochat_trainer.data.cleaning.weights import num_copies
 from picochat_trainer.data.dedup import exact, near
-from picochat_trainer.data.dedup.sketches import SKETCH_HASHES
 
 SAMPLE_CHARACTERS: Final = 80
-SIGNED_CHARACTERS: Final = 8 << 20
-"""Near duplicates of longer documents are looked for by this much of their beginning."""
-SIGNED_AT_ONCE: Final = 1 << 20
 COUNTERS: Final = (
     "num_control",
     "num_replacement",
@@ -116,7 +112,9 @@ def clean_batch(task: CleanTask) -> CleanedBatch:
             np.uint8,
         ),
         fingerprints=tuple(exact.fingerprint(text) for text in texts),
-        signatures=_signatures(texts, task.config) if task.config.near_duplicates else None,
+        signatures=near.sign(texts, threshold=task.config.near_threshold)
+        if task.config.near_duplicates
+        else None,
     )
 
 
@@ -143,38 +141,6 @@ def count_lines(task: CountTask) -> NDArray[np.uint64]:
 def read_table(path: Path) -> Any:
     with pa.OSFile(str(path), "rb") as file:
         return pa.ipc.open_file(file).read_all()
-
-
-def take_signatures(signatures: near.Signatures, keep: NDArray[np.bool_]) -> near.Signatures:
-    """Those of the documents where `keep` is true."""
-    if keep.all():
-        return signatures
-    lengths = np.minimum(signatures.sizes, SKETCH_HASHES).astype(np.int64)
-    return replace(
-        signatures,
-        bands=signatures.bands[keep],
-        sizes=signatures.sizes[keep],
-        sketch=signatures.sketch[np.repeat(keep, lengths)],
-    )
-
-
-def _signatures(texts: Sequence[str], config: CleaningConfig) -> near.Signatures:
-    """Sign a few at a time: the arrays then stay small whatever a batch holds."""
-    parts, start, size = [], 0, 0
-    for end, text in enumerate(texts, start=1):
-        size += len(text)
-        if size >= SIGNED_AT_ONCE or end == len(texts):
-            chunk = [text[:SIGNED_CHARACTERS] for text in texts[start:end]]
-            parts.append(near.sign(chunk, threshold=config.near_threshold))
-            start, size = end, 0
-    if not parts:
-        return near.sign([], threshold=config.near_threshold)
-    return replace(
-        parts[0],
-        bands=np.concatenate([part.bands for part in parts]),
-        sizes=np.concatenate([part.sizes for part in parts]),
-        sketch=np.concatenate([part.sketch for part in parts]),
-    )
 
 
 def _read_raw(path: Path) -> RawDocuments:
