@@ -12,11 +12,15 @@ CORPUS_BYTES = 60_000_000
 BOUND_BYTES = 45_000_000
 """Grown above what the imports take; the whole text as Python strings would be 60 MB at least."""
 PROGRAM = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from picochat_contract.data_configs import CleaningConfig, FileSource
 from picochat_trainer.data.corpus import build_corpus
 from picochat_trainer.data.sources import open_sources
+
+def peak_bytes():
+    # not getrusage: a child's figure begins at the peak of the process that started it
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
 def build(path, out):
     source = FileSource(type="file", path=path)
@@ -24,11 +28,11 @@ def build(path, out):
 
 small, large, out = sys.argv[1:4]
 build(small, out + "/small")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_bytes()
 if sys.argv[4:] == ["hold"]:
     held = [line for line in open(large, encoding="utf-8")]
 build(large, out + "/large")
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(peak_bytes() - before)
 """
 
 
