@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from picochat_trainer.data.dedup import near
 from picochat_trainer.data.dedup.near import NearIndex, banding, sign
-from picochat_trainer.data.dedup.shingles import shingle_sets
 from picochat_trainer.data.normalize import words
 
 THRESHOLD = 0.8
