@@ -2,7 +2,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pytest
+from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.errors import Code, ContractError
+from picochat_trainer.tokenizer import Tokenizer
+from picochat_trainer.tokenizer.training import train_tokenizer
 from picochat_trainer.training.chat import ChatSplit, prepare_chat
 from picochat_trainer.tuning.rows import ChatRow
 
@@ -98,6 +101,21 @@ def test_an_equal_first_turn_alone_makes_no_family() -> None:
     rows = [conversation(i + 1, "Hi", f"question {i}") for i in range(20)]
     assert prepare(rows).method == "group"
     assert len(prepare(rows).val) == 4
+
+
+@pytest.mark.parametrize(
+    ("train_on", "learned"), [("last", "two<|im_end|>"), ("all", "one<|im_end|>two<|im_end|>")]
+)
+def test_which_turns_are_learned_is_a_setting(train_on: Literal["last", "all"], learned: str) -> None:
+    backend = train_tokenizer(TokenizerConfig(type="byte"), [])
+    tokenizer = Tokenizer(backend, digest="")
+    turns = [("user", "a"), ("assistant", "one"), ("tool", "result"), ("assistant", "two")]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    rows = [ChatRow(line=i, system="Be kind.", messages=messages, group=str(i)) for i in (1, 2)]
+    split = prepare_chat(rows, tokenizer, sequence_len=256, val_fraction=0.5, seed=1, train_on=train_on)
+    [example] = split.train
+    kept = [id for id, flag in zip(example.ids, example.loss_mask, strict=True) if flag]
+    assert tokenizer.decode(kept, skip_special=False) == learned
 
 
 def test_one_group_alone_is_split_by_rows_and_says_so() -> None:

@@ -60,9 +60,15 @@ def complaint(tmp_path: Path, *rows: Any) -> str:
 def test_arc_becomes_a_choice_item(tmp_path: Path, row: dict[str, Any]) -> None:
     [item] = read(tmp_path, row, name="arc_easy")
     assert item.user == "What melts ice?\nA) cold\nB) heat\nC) dark"
-    assert (item.prompt_text, item.answer_text) == ("What melts ice?", "heat")
+    assert (item.stem, item.answer_text) == ("What melts ice?", "heat")
     assert (item.choice_labels, item.correct_choice) == (("A", "B", "C"), "B")
     assert (item.category, item.skill, item.line) == ("arc_easy", "choice", 1)
+
+
+def test_a_long_question_is_searched_for_without_its_options(tmp_path: Path) -> None:
+    question = "Which of the following melts the ice on a road?"
+    [short], [long] = read(tmp_path, ARC), read(tmp_path, {**ARC, "question": question})
+    assert (short.prompt_text, long.prompt_text) == (short.user, question)
 
 
 def test_labels_of_arc_may_be_numbers(tmp_path: Path) -> None:

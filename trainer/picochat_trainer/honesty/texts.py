@@ -110,7 +110,7 @@ def generated_texts(texts: Mapping[str, str]) -> TextSet:
 
 
 def _eval_item(item: EvalItem, name: str) -> TextItem:
-    return TextItem(key=f"{name}:{item.line}", prompt=item.user, answer=_answer(item), line=item.line)
+    return TextItem(key=f"{name}:{item.line}", prompt=item.prompt_text, answer=_answer(item), line=item.line)
 
 
 def _answer(item: EvalItem) -> str | None:

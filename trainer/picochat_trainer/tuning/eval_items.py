@@ -1,10 +1,12 @@
 """Eval items: a prompt and the rules that a reply must meet. An item without rules could only be passed: an error."""
 
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pydantic import AliasChoices, ConfigDict, Field, model_validator
 
 from picochat_trainer.tuning.row import TaskRow
+
+MIN_STEM_WORDS: Final = 8
 
 
 class EvalItem(TaskRow):
@@ -66,8 +68,11 @@ class EvalItem(TaskRow):
 
     @property
     def prompt_text(self) -> str:
-        """What training data are searched for: the question, without options that other copies write differently."""
-        return self.stem or self.user
+        """What training data are searched for: the question, without options that other copies write differently.
+
+        A short one, such as `Which of these is true?`, is asked in many places and keeps its options.
+        """
+        return self.stem if self.stem and len(self.stem.split()) >= MIN_STEM_WORDS else self.user
 
     @property
     def answer_text(self) -> str | None:
