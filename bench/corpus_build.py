@@ -13,7 +13,6 @@ import multiprocessing
 import random
 import resource
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -143,4 +142,4 @@ def resident_bytes(root: int | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -284,6 +284,13 @@ def test_without_text_the_corpus_is_empty_and_says_why(tmp_path: Path) -> None:
     assert list(CorpusStore.at(tmp_path / "out").documents()) == []
 
 
+def test_a_folder_without_files_makes_an_empty_corpus(tmp_path: Path) -> None:
+    corpus = built(tmp_path / "out", folder_of(tmp_path / "c"))
+    assert (corpus.is_empty, corpus.stats.num_files, corpus.shards) == (True, 0, ())
+    assert "no files were found" in (tmp_path / "out/corpus_report.md").read_text()
+    assert dropped_in(tmp_path / "out") == []
+
+
 def test_a_preview_finds_the_same_and_writes_nothing(tmp_path: Path) -> None:
     source = rows_of(tmp_path / "a.jsonl", [prose(1), prose(2), prose(1)])
     files = list(open_sources([source], artifact_path=Path))

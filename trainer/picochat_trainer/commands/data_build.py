@@ -12,7 +12,7 @@ from picochat_contract.errors import Code, ContractError
 from picochat_contract.exit_codes import ClientExit
 from picochat_contract.spec import validated
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from picochat_trainer.cores import available_cores
 from picochat_trainer.data.budget import suggest_budget
@@ -236,7 +236,7 @@ def _places(out: Path, manifest: Path | None, report: Path | None) -> Places:
 
 
 def _print_files(console: Console, corpus: Corpus) -> None:
-    table = Table("file", "documents", "characters", "quality", "result")
+    table = Table(Column("file", overflow="fold"), "documents", "characters", "quality", "result")
     for file in corpus.files[:SHOWN_FILES]:
         quality = "" if file.quality_score is None else f"{file.quality_score:g}"
         table.add_row(file.path, f"{file.num_documents:,}", f"{file.num_characters:,}", quality, file.reason)

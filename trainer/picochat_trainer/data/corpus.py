@@ -3,7 +3,7 @@
 First pass: read, clean, score and sign batches of documents in worker processes, and drop exact duplicates. Second pass:
 drop near duplicates, draw by weight, write Parquet shards and the list of what was dropped. The result is the same
 for any number of workers. Nothing is left of a build that fails. Memory holds the largest document a few times over, a
-batch per worker and about 80 bytes per document; disk about as much as the text while the build runs.
+batch per worker and about 100 bytes per document; disk about as much as the text while the build runs.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ from picochat_contract import layout
 from picochat_contract.data_configs import CleaningConfig, Source
 from picochat_contract.errors import Code, ContractError
 
-from picochat_trainer.atomic import new_folder, previous_of, remove_leftovers, write_json, write_text
+from picochat_trainer.atomic import new_folder, previous_of, remove_leftovers, write_text
 from picochat_trainer.data.building.first_pass import spool_documents
 from picochat_trainer.data.building.second_pass import Gathered, gather
 from picochat_trainer.data.cleaning.cleaner import check_libraries
 from picochat_trainer.data.corpus_report import corpus_report
 from picochat_trainer.data.facts import Corpus
-from picochat_trainer.data.manifest import corpus_manifest
+from picochat_trainer.data.manifest import corpus_manifest, manifest_text
 from picochat_trainer.data.sources import SourceFile
 from picochat_trainer.data.workers import Workers
 
@@ -106,7 +106,7 @@ def build_corpus(
     finally:
         partial.unlink(missing_ok=True)
     write_text(places.report, corpus_report(corpus, sources))
-    write_json(places.manifest, corpus_manifest(corpus, sources))
+    write_text(places.manifest, manifest_text(corpus_manifest(corpus, sources)))
     return corpus
 
 

@@ -23,8 +23,8 @@ def file(path: str, source: int, num: int, *, fail: bool = False) -> SourceFile:
 
 
 def read(
-    files: list[SourceFile], limited: set[int] = frozenset(), full: set[int] = frozenset()
-) -> list[Batch]:  # type: ignore[assignment]
+    files: list[SourceFile], *, limited: tuple[int, ...] = (), full: tuple[int, ...] = ()
+) -> list[Batch]:
     return list(read_batches(iter(files), limited=frozenset(limited), is_full=lambda source: source in full))
 
 
@@ -41,12 +41,12 @@ def test_batches_run_over_files_and_sources() -> None:
 
 
 def test_a_source_with_a_limit_has_batches_of_its_own() -> None:
-    found = read([file("a", 0, 2), file("b", 1, 2), file("c", 2, 1)], limited={1})
+    found = read([file("a", 0, 2), file("b", 1, 2), file("c", 2, 1)], limited=(1,))
     assert [batch.documents.paths for batch in found] == [["a:0", "a:1"], ["b:0", "b:1"], ["c:0"]]
 
 
 def test_behind_a_limit_one_document_is_read_and_no_file() -> None:
-    found = read([file("a", 0, 5), file("b", 0, 5), file("c", 1, 1)], limited={0}, full={0})
+    found = read([file("a", 0, 5), file("b", 0, 5), file("c", 1, 1)], limited=(0,), full=(0,))
     assert [batch.documents.paths for batch in found] == [["a:0"], ["c:0"]]
     assert [number for batch in found for number, _ in batch.opened] == [0, 1, 2]
 

@@ -60,7 +60,7 @@ class Part:
     spool: Path
     actions: NDArray[np.uint8]
     copies: NDArray[np.uint8]
-    duplicates: NDArray[np.int64]
+    duplicates: NDArray[np.int32]
     first_document: NDArray[np.int64]
     target_documents: NDArray[np.int64]
     similarities: NDArray[np.float32]
@@ -144,7 +144,7 @@ def _documents(rows: Any, part: Part) -> Any:
         "document_id": document_ids(part.first_document[chosen] + earlier),
         "text": kept["text"],
         **{name: kept[name] for name in COPIED},
-        "duplicates": pa.array(part.duplicates[chosen]),
+        "duplicates": pa.array(part.duplicates[chosen], pa.int64()),
     }
     return pa.table(columns)
 
