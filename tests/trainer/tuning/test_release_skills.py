@@ -4,13 +4,16 @@ import re
 from collections import Counter
 
 import pytest
+from picochat_contract.data_configs import HonestyConfig
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.policies import POLICIES, SKILL_GROUPS
 from picochat_trainer.data.normalize import normal_form
+from picochat_trainer.honesty.matrix import compare_all
+from picochat_trainer.honesty.texts import eval_texts, sft_texts
 from picochat_trainer.scoring.fit_items import fit_item
 from picochat_trainer.scoring.judgement import Reply, judge
 from picochat_trainer.scoring.matching import holds, is_refusal
-from picochat_trainer.tuning.release_skills import SHARES, generate_eval, generate_sft
+from picochat_trainer.tuning.release_skills import SHARES, AnswerStyle, generate_eval, generate_sft
 from picochat_trainer.tuning.rows import ChatRow, EvalItem, Row
 from picochat_trainer.tuning.skills import choice, identity, refusal, spelling
 from picochat_trainer.tuning.skills.question import Side
@@ -56,6 +59,27 @@ def test_prompts_are_unique_within_and_across(sft: list[ChatRow], items: list[Ev
     assert len(set(keys)) == len(keys) == 5_000
 
 
+def test_any_of_the_skills_can_be_left_out_and_seen_prompts_are_not_made_again() -> None:
+    seen: set[str] = set()
+    first = generate_sft(60, seed=7, shares={"math": 0.5, "choice": 0.5}, seen=seen)
+    assert Counter(row.skill for row in first) == {"math": 30, "choice": 30}
+    second = generate_sft(60, seed=7, shares={"choice": 1.0}, seen=seen)
+    keys = [normal_form(row.user) for row in (*first, *second)]
+    assert set(keys) == seen
+    assert len(seen) == 120
+
+
+@pytest.mark.parametrize("style", ["direct", "scratchpad"])
+def test_the_contamination_engine_finds_no_eval_item_in_the_sft_rows(style: AnswerStyle) -> None:
+    sets = (
+        sft_texts(generate_sft(2_000, seed=5, style=style)),
+        eval_texts(generate_eval(600, seed=5, style=style)),
+    )
+    [pair] = compare_all(sets, HonestyConfig(), workers=1)
+    assert pair.num_places == 2_000
+    assert [item.text for item in pair.contaminated] == []
+
+
 @pytest.mark.slow
 def test_twenty_thousand_rows_and_two_thousand_items_can_be_made() -> None:
     keys = {normal_form(row.user) for row in (*generate_sft(20_000, seed=3), *generate_eval(2_000, seed=3))}
@@ -63,7 +87,7 @@ def test_twenty_thousand_rows_and_two_thousand_items_can_be_made() -> None:
 
 
 def test_more_rows_than_there_are_is_an_error() -> None:
-    with pytest.raises(SpecError, match=r"lower dataset\.eval_rows") as caught:
+    with pytest.raises(SpecError, match=r"ask for fewer \(dataset\.eval_rows") as caught:
         generate_eval(500_000, seed=3)
     assert caught.value.code is Code.INVALID_VALUE
 
@@ -131,8 +155,12 @@ def test_no_word_is_on_both_sides_or_in_two_groups(sft: list[ChatRow], items: li
 
 
 def test_no_fact_is_on_both_sides() -> None:
+    num_facts = {side: sum(len(relation.facts[side]) for relation in choice.RELATIONS) for side in Side}
+    assert num_facts[Side.SFT] >= 120
+    assert num_facts[Side.EVAL] >= 75
     for relation in choice.RELATIONS:
         train, test = relation.facts[Side.SFT], relation.facts[Side.EVAL]
+        assert all(len(set(of_side.values())) == len(of_side) for of_side in (train, test)), relation.name
         assert not set(train) & set(test), relation.name
         assert not set(train.values()) & set(test.values()), relation.name
         assert min(len(train), len(test)) >= 4, relation.name
@@ -154,17 +182,34 @@ def test_no_template_is_on_both_sides() -> None:
 
 
 @pytest.mark.parametrize("skill", SKILL_GROUPS)
-def test_no_constant_answer_reaches_the_gate(sft: list[ChatRow], items: list[EvalItem], skill: str) -> None:
-    mine = [item for item in items if item.skill == skill]
-    common = Counter(row.assistant for row in sft if row.skill == skill).most_common(40)
-    likely = Counter(item.correct_choice or item.reference or "" for item in mine).most_common(40)
+def test_no_constant_answer_reaches_the_gate(sft: list[ChatRow], skill: str) -> None:
+    mine = generate_eval(500, seed=42, shares={skill: 1.0})
+    common = Counter(row.assistant for row in sft if row.skill == skill).most_common(20)
+    likely = Counter(item.correct_choice or item.reference or "" for item in mine).most_common(10)
     replies = {reply for reply, _ in [*common, *likely]}
     replies |= {"Picochat", "I do not know.", " ".join(topic.answer for topic in identity.TOPICS)}
     best = max(
         sum(judge(item, constant_reply(item, reply)).passed for item in mine) / len(mine) for reply in replies
     )
-    threshold = POLICIES["skill_release"].min_eval_groups[skill]
-    assert best < 0.75 * threshold
+    # A fixed letter is a blind guess among four.
+    assert best < (0.27 if skill == "choice" else 0.15)
+    assert best < POLICIES["skill_release"].min_eval_groups[skill]
+
+
+def test_the_bare_name_passes_no_identity_item(items: list[EvalItem]) -> None:
+    mine = [item for item in items if item.skill == "identity"]
+    assert not any(
+        judge(item, Reply(text=text)).passed for item in mine for text in ("Picochat", "Picochat.")
+    )
+
+
+def test_a_refusal_must_name_what_is_not_known(items: list[EvalItem]) -> None:
+    unanswerable = [item for item in items if not item.answerable]
+    assert unanswerable
+    for item in unanswerable:
+        assert all(holds(item.user, named) for named in item.required_phrases)
+        assert item.required_phrases
+        assert not judge(item, Reply(text="I do not know. I do not have that information.")).passed
 
 
 def test_the_right_answers_pass_everything(items: list[EvalItem]) -> None:
@@ -201,11 +246,16 @@ def test_half_of_the_refusal_items_are_answerable(items: list[EvalItem]) -> None
     assert sum(answerable) / len(answerable) == pytest.approx(0.5, abs=0.02)
 
 
-def test_no_prompt_gives_its_answer_away(items: list[EvalItem]) -> None:
+def test_no_prompt_gives_its_answer_away(sft: list[ChatRow], items: list[EvalItem]) -> None:
     for item in items:
-        assert not is_refusal(item.user)
-        assert not any(holds(item.user, phrase) for phrase in item.required_phrases)
+        if item.answerable:
+            wanted = (
+                *item.required_phrases,
+                *(phrase for group in item.must_include_any for phrase in group),
+            )
+            assert not any(holds(item.user, phrase) for phrase in wanted)
         assert not any(holds(item.user, other) for other in identity.OTHER_NAMES)
+    assert not any(is_refusal(row.user) for row in (*sft, *items))
 
 
 def test_sums_and_spellings_are_right(sft: list[ChatRow]) -> None:

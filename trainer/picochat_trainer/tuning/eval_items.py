@@ -51,9 +51,6 @@ class EvalItem(TaskRow):
         validation_alias=AliasChoices("normalized_answers", "answer_aliases", "final_answer_aliases"),
     )
     normalized_answer_required: bool = False
-    mixture_profile: str | None = None
-    mixture_component: str | None = None
-    mixture_benchmark_profile: str | None = None
 
     @property
     def messages_list(self) -> list[dict[str, Any]]:

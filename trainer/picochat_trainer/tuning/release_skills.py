@@ -6,13 +6,15 @@ default eval of 150 must hold more of them.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
 from picochat_contract.errors import Code, SpecError
 
 from picochat_trainer.data.normalize import normal_form
+from picochat_trainer.scoring.matching import holds
 from picochat_trainer.tuning.rows import ChatRow, EvalItem
+from picochat_trainer.tuning.shares import apportioned
 from picochat_trainer.tuning.skills import arithmetic, choice, identity, refusal, spelling
 from picochat_trainer.tuning.skills.question import Question, Side, Skill
 
@@ -32,34 +34,42 @@ ROOM_WORDS: Final = 4  # a reply may be this much longer than the answer
 SCRATCHPAD_WORDS: Final = 40
 
 
-def generate_sft(num_rows: int, *, seed: int, style: AnswerStyle = "direct") -> list[ChatRow]:
-    """Practice rows of all five skills, mixed."""
-    return [_chat_row(q, style, line) for line, q in enumerate(_questions(Side.SFT, num_rows, seed), 1)]
+def generate_sft(
+    num_rows: int,
+    *,
+    seed: int | str,
+    style: AnswerStyle = "direct",
+    shares: Mapping[str, float] = SHARES,
+    seen: set[str] | None = None,
+) -> list[ChatRow]:
+    """Practice rows of the skills in `shares`, mixed. Prompts in `seen` (normal forms) are not made; it grows by them."""
+    questions = _questions(Side.SFT, num_rows, seed, shares, seen)
+    return [_chat_row(question, style, line) for line, question in enumerate(questions, 1)]
 
 
-def generate_eval(num_items: int, *, seed: int, style: AnswerStyle = "direct") -> list[EvalItem]:
-    """Eval items of all five skills, mixed."""
-    return [_eval_item(q, style, line) for line, q in enumerate(_questions(Side.EVAL, num_items, seed), 1)]
+def generate_eval(
+    num_items: int,
+    *,
+    seed: int | str,
+    style: AnswerStyle = "direct",
+    shares: Mapping[str, float] = SHARES,
+    seen: set[str] | None = None,
+) -> list[EvalItem]:
+    """Eval items of the skills in `shares`, mixed; as `generate_sft`."""
+    questions = _questions(Side.EVAL, num_items, seed, shares, seen)
+    return [_eval_item(question, style, line) for line, question in enumerate(questions, 1)]
 
 
-def _questions(side: Side, count: int, seed: int) -> list[Question]:
+def _questions(
+    side: Side, count: int, seed: int | str, shares: Mapping[str, float], seen: set[str] | None
+) -> list[Question]:
     chosen: list[Question] = []
-    seen: set[str] = set()
-    for name, share in _counts(count).items():
+    seen = set() if seen is None else seen
+    for name, share in apportioned(count, shares).items():
         stream = SKILLS[name].questions(side, random.Random(f"{seed} {name} {side}"))
         chosen += _take(stream, share, seen, name, side)
     random.Random(f"{seed} order {side}").shuffle(chosen)
     return chosen
-
-
-def _counts(count: int) -> dict[str, int]:
-    """Whole numbers that add up to `count` (largest remainder)."""
-    exact = {name: count * share for name, share in SHARES.items()}
-    counts = {name: int(value) for name, value in exact.items()}
-    by_remainder = sorted(exact, key=lambda name: counts[name] - exact[name])
-    for name in by_remainder[: count - sum(counts.values())]:
-        counts[name] += 1
-    return counts
 
 
 def _take(
@@ -72,7 +82,7 @@ def _take(
             raise SpecError(
                 Code.INVALID_VALUE,
                 f"the {name} generator has only {taken} different {side} rows, {count} are wanted; "
-                f"lower dataset.{side}_rows",
+                f"ask for fewer (dataset.{side}_rows, --{side}-rows)",
                 param=f"dataset.{side}_rows",
             )
         key = normal_form(question.user)
@@ -95,7 +105,7 @@ def _chat_row(question: Question, style: AnswerStyle, line: int) -> ChatRow:
         curriculum_stage=question.stage,
         answer_style=style,
         expected_final_answer=question.final_answer,
-        fit_must_include=question.must_include or None,
+        fit_must_include=question.must_include or _own_phrase(question) or None,
         fit_normalized_answer=question.final_answer,
         fit_normalized_answer_required=question.final_answer is not None,
         fit_max_words=_max_words(question, style),
@@ -113,6 +123,7 @@ def _eval_item(question: Question, style: AnswerStyle, line: int) -> EvalItem:
         curriculum_stage=question.stage,
         answer_style=style,
         must_include=question.must_include,
+        must_include_any=(question.any_of,) if question.any_of else (),
         must_not_include=question.must_not_include,
         split="heldout",
         level=question.level,
@@ -123,6 +134,11 @@ def _eval_item(question: Question, style: AnswerStyle, line: int) -> EvalItem:
         normalized_answer=None if is_choice else question.final_answer,
         normalized_answer_required=question.final_answer is not None and not is_choice,
     )
+
+
+def _own_phrase(question: Question) -> tuple[str, ...]:
+    """The one of the accepted phrases that the answer itself has."""
+    return tuple(phrase for phrase in question.any_of if holds(question.answer, phrase))[:1]
 
 
 def _reply(question: Question, style: AnswerStyle) -> str:

@@ -68,6 +68,13 @@ class TaskRow(Row):
     """False: the right reply is to say that it does not know."""
     curriculum_stage: str | None = None
     answer_style: str | None = None
+    provenance: str | None = None
+    """Where the row comes from: a generator, a file, or `hf:<dataset>@<commit>/<split>#<row>`."""
+    license: str | None = None
+    mixture_profile: str | None = None
+    """Task mixture that the row was made for, which part of it, and of what profile that part is."""
+    mixture_component: str | None = None
+    mixture_benchmark_profile: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

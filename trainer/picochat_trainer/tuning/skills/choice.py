@@ -36,12 +36,8 @@ RELATIONS: Final = (
         name="young",
         category="science",
         templates={
-            Side.SFT: (
-                "What is a young {thing} called?",
-                "Which word names a baby {thing}?",
-                "A young {thing} is a",
-            ),
-            Side.EVAL: ("The child of a {thing} is what?", "How is the offspring of a {thing} named?"),
+            Side.SFT: ("What is {a} young {thing} called?", "Which word names a baby {thing}?"),
+            Side.EVAL: ("The child of {a} {thing} is what?", "How is the offspring of {a} {thing} named?"),
         },
         facts={
             Side.SFT: _table(
@@ -54,15 +50,28 @@ RELATIONS: Final = (
         },
     ),
     Relation(
+        name="sound",
+        category="science",
+        templates={
+            Side.SFT: ("Which sound does {a} {thing} make?", "What does {a} {thing} do with its voice?"),
+            Side.EVAL: ("You hear {a} {thing}: it can", "The noise of {a} {thing} is named"),
+        },
+        facts={
+            Side.SFT: _table(
+                "dog bark, cat meow, cow moo, duck quack, lion roar, snake hiss, bee buzz, horse neigh, wolf howl, "
+                "pig oink, frog croak, sheep bleat"
+            ),
+            Side.EVAL: _table(
+                "rooster crow, owl hoot, pigeon coo, mouse squeak, donkey bray, elephant trumpet, turkey gobble"
+            ),
+        },
+    ),
+    Relation(
         name="instrument",
         category="science",
         templates={
-            Side.SFT: (
-                "What does a {thing} measure?",
-                "A {thing} is used to measure",
-                "Which value does a {thing} show?",
-            ),
-            Side.EVAL: ("One reads what from a {thing}?", "People take a {thing} to find the"),
+            Side.SFT: ("What does {a} {thing} measure?", "Which value does {a} {thing} show?"),
+            Side.EVAL: ("One reads what from {a} {thing}?", "People take {a} {thing} to find the"),
         },
         facts={
             Side.SFT: _table(
@@ -75,14 +84,42 @@ RELATIONS: Final = (
         },
     ),
     Relation(
+        name="color",
+        category="science",
+        templates={
+            Side.SFT: ("What color does {thing} have?", "Which color is usual for {thing}?"),
+            Side.EVAL: ("If you see {thing}, it is mostly", "A painter gives {thing} which color?"),
+        },
+        facts={
+            Side.SFT: _table("grass green, snow white, blood red, coal black, the_clear_sky blue"),
+            Side.EVAL: _table(
+                "a_ripe_banana yellow, a_carrot orange, chocolate brown, a_flamingo pink, an_elephant gray, "
+                "lavender purple"
+            ),
+        },
+    ),
+    Relation(
+        name="material",
+        category="science",
+        templates={
+            Side.SFT: ("What is {thing} made of?", "Which raw material gives us {thing}?"),
+            Side.EVAL: ("To produce {thing} you need", "You get {thing} out of what?"),
+        },
+        facts={
+            Side.SFT: _table(
+                "glass sand, paper wood, cheese milk, bread flour, wine grapes, cider apples, silk cocoons, brick clay, "
+                "leather hides, linen flax"
+            ),
+            Side.EVAL: _table(
+                "chocolate cocoa, butter cream, tofu soybeans, popcorn corn, an_omelet eggs, yarn wool"
+            ),
+        },
+    ),
+    Relation(
         name="opposite",
         category="language",
         templates={
-            Side.SFT: (
-                "What is the opposite of {thing}?",
-                "Which word is the reverse of {thing}?",
-                "{thing} is not",
-            ),
+            Side.SFT: ("What is the opposite of {thing}?", "Which word is the reverse of {thing}?"),
             Side.EVAL: ("Choose the contrary of {thing}.", "Which word means the other extreme of {thing}?"),
         },
         facts={
@@ -91,7 +128,7 @@ RELATIONS: Final = (
                 "early late, full empty, near far, strong weak, clean dirty, happy sad, long short"
             ),
             Side.EVAL: _table(
-                "rich poor, thick thin, loud quiet, wide narrow, deep shallow, brave afraid, rough smooth"
+                "rich poor, thick thin, loud quiet, wide narrow, deep shallow, brave afraid, rough smooth, safe dangerous"
             ),
         },
     ),
@@ -99,11 +136,7 @@ RELATIONS: Final = (
         name="past",
         category="language",
         templates={
-            Side.SFT: (
-                "What is the past tense of {thing}?",
-                "Which form of {thing} is past?",
-                "Yesterday form of {thing}:",
-            ),
+            Side.SFT: ("What is the past tense of {thing}?", "Which form of {thing} is past?"),
             Side.EVAL: (
                 "Choose the word for having done {thing} last week.",
                 "If it happened before, {thing} becomes",
@@ -114,18 +147,34 @@ RELATIONS: Final = (
                 "go went, see saw, take took, give gave, come came, run ran, write wrote, eat ate, find found, "
                 "know knew, think thought, buy bought"
             ),
-            Side.EVAL: _table("fly flew, sing sang, drive drove, break broke, swim swam, teach taught"),
+            Side.EVAL: _table(
+                "fly flew, sing sang, drive drove, break broke, swim swam, teach taught, draw drew, sleep slept"
+            ),
+        },
+    ),
+    Relation(
+        name="plural",
+        category="language",
+        templates={
+            Side.SFT: ("What is the plural of {thing}?", "One {thing}, two"),
+            Side.EVAL: ("The word for several of the kind {thing} is", "Many things, each {a} {thing}, are"),
+        },
+        facts={
+            Side.SFT: _table(
+                "man men, foot feet, mouse mice, child children, leaf leaves, knife knives, wolf wolves, city cities, "
+                "baby babies, ox oxen, box boxes, lady ladies"
+            ),
+            Side.EVAL: _table(
+                "woman women, tooth teeth, person people, half halves, shelf shelves, berry berries, story stories, "
+                "goose geese"
+            ),
         },
     ),
     Relation(
         name="capital",
         category="world",
         templates={
-            Side.SFT: (
-                "What is the capital of {thing}?",
-                "Which city is the capital of {thing}?",
-                "{thing} is ruled from",
-            ),
+            Side.SFT: ("What is the capital of {thing}?", "Which city is the capital of {thing}?"),
             Side.EVAL: ("The seat of government of {thing} is where?", "Choose the main city of {thing}."),
         },
         facts={
@@ -144,11 +193,7 @@ RELATIONS: Final = (
         name="continent",
         category="world",
         templates={
-            Side.SFT: (
-                "Where does the {thing} live in the wild?",
-                "The home of the {thing} is",
-                "Which land has the {thing}?",
-            ),
+            Side.SFT: ("Where does the {thing} live in the wild?", "Which land has the {thing}?"),
             Side.EVAL: ("To see a wild {thing}, go to", "A wild {thing} is found in"),
         },
         facts={
@@ -157,6 +202,43 @@ RELATIONS: Final = (
             ),
             Side.EVAL: _table(
                 "lemur Madagascar, kiwi_bird New_Zealand, polar_bear the_Arctic, komodo_dragon Indonesia"
+            ),
+        },
+    ),
+    Relation(
+        name="speech",
+        category="world",
+        templates={
+            Side.SFT: ("Which language do most people of {thing} speak?", "What is spoken in {thing}?"),
+            Side.EVAL: ("To talk with the people of {thing}, learn", "The tongue of {thing} is named"),
+        },
+        facts={
+            Side.SFT: _table(
+                "France French, Germany German, Mexico Spanish, Italy Italian, Russia Russian, Japan Japanese, "
+                "China Chinese, Poland Polish, Greece Greek, Sweden Swedish"
+            ),
+            Side.EVAL: _table(
+                "Brazil Portuguese, Hungary Hungarian, Turkey Turkish, Denmark Danish, Vietnam Vietnamese, "
+                "Iceland Icelandic, Egypt Arabic"
+            ),
+        },
+    ),
+    Relation(
+        name="job",
+        category="world",
+        templates={
+            Side.SFT: ("Who {thing}?", "Which person {thing} for a living?"),
+            Side.EVAL: ("Name the job of somebody who {thing}.", "Somebody who {thing}: the job is"),
+        },
+        facts={
+            Side.SFT: _table(
+                "flies_planes pilot, makes_bread baker, teaches_pupils teacher, pulls_teeth dentist, "
+                "sews_clothes tailor, puts_out_fires firefighter, cuts_hair barber, grows_crops farmer, "
+                "repairs_pipes plumber, serves_guests waiter"
+            ),
+            Side.EVAL: _table(
+                "sells_meat butcher, writes_news journalist, treats_sick_animals vet, catches_fish fisherman, "
+                "makes_shoes shoemaker, commands_a_ship captain, acts_in_films performer"
             ),
         },
     ),
@@ -197,7 +279,7 @@ def _facts(category: str, side: Side, rng: random.Random, letters: Iterator[int]
         answer = relation.facts[side][thing]
         others = [other for other in relation.facts[side].values() if other != answer]
         yield _question(
-            template.format(thing=thing),
+            template.format(thing=thing, a="an" if thing[0] in "aeiou" else "a"),
             rng.sample(others, len(LABELS) - 1),
             answer,
             next(letters),

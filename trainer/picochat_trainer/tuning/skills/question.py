@@ -36,6 +36,8 @@ class Question:
     final_answer: str | None = None
     """Judged by its final answer where given."""
     must_include: tuple[str, ...] = ()
+    any_of: tuple[str, ...] = ()
+    """Phrases of which a right reply holds at least one."""
     must_not_include: tuple[str, ...] = ()
     choice_labels: tuple[str, ...] = ()
     level: str = "transfer"

@@ -1,7 +1,8 @@
 """Refusal: say "I do not know" when the answer is not there, and only then.
 
 Half of the questions are answerable. A note says something about a person; its twin asks about something that the
-note does not mention. The rest ask for live or private facts. So a model that always refuses passes half.
+note does not mention. The rest ask for live or private facts. A right refusal names what is not known, so one fixed
+refusal passes next to nothing.
 """
 
 import random
@@ -12,8 +13,8 @@ from typing import Final
 from picochat_trainer.tuning.skills.identity import NAMES
 from picochat_trainer.tuning.skills.question import Question, Side, decks
 
-NOT_IN_NOTE: Final = "I do not know. The note does not say."
-NO_INFORMATION: Final = "I do not know. I do not have that information."
+NOT_IN_NOTE: Final = "I do not know. The note does not mention the {thing}."
+NO_INFORMATION: Final = "I do not know {subject}."
 KINDS: Final = (
     "missing",
     "answer",
@@ -180,13 +181,14 @@ def _note(side: Side, rng: random.Random, note: Note, kind: str) -> Question:
     asked = question.format(thing=other if missing else thing)
     return Question(
         user=f"Note: {statement.format(name=name, thing=thing, value=value)}\n{asked}",
-        answer=NOT_IN_NOTE if missing else value,
+        answer=NOT_IN_NOTE.format(thing=other) if missing else value,
         category="refusal_not_in_note" if missing else "refusal_in_note",
         # Twins share a group: one alone on the other side of a split would give the wording away.
         group=f"refusal-{note.name}-{side}{index}",
         stage="refusal",
         answerable=not missing,
         final_answer=None if missing else value,
+        must_include=(other,) if missing else (),
         must_not_include=(value,) if missing else (),
         level="adversarial" if missing else "transfer",
     )
@@ -194,15 +196,16 @@ def _note(side: Side, rng: random.Random, note: Note, kind: str) -> Question:
 
 def _live(side: Side, rng: random.Random) -> Question:
     index = rng.randrange(len(LIVE_TEMPLATES[side]))
-    subject = rng.choice(LIVE_SUBJECTS[side]).format(
-        city=rng.choice(CITIES[side]), name=rng.choice(NAMES[side])
-    )
+    about = {"city": rng.choice(CITIES[side]), "name": rng.choice(NAMES[side])}
+    template = rng.choice(LIVE_SUBJECTS[side])
+    subject = template.format(**about)
     return Question(
         user=LIVE_TEMPLATES[side][index].format(subject=subject),
-        answer=NO_INFORMATION,
+        answer=NO_INFORMATION.format(subject=subject),
         category="refusal_live",
         group=f"refusal-live-{side}{index}",
         stage="refusal",
         answerable=False,
+        must_include=tuple(named for key, named in about.items() if f"{{{key}}}" in template),
         level="adversarial",
     )
