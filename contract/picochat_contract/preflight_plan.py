@@ -64,14 +64,18 @@ def _horizon(s: Subject) -> Measured:
 def _model_fit(s: Subject) -> Measured:
     epochs = s.budget.target_training_epochs
     said = (
-        "the corpus has no text" if epochs is None else f"the target takes {_times(epochs)} epochs of this corpus"
+        "the corpus has no text"
+        if epochs is None
+        else f"the target takes {_times(epochs)} epochs of this corpus"
     )
     return Measured(value=epochs, message=said)
 
 
 def _exposure(s: Subject) -> Measured:
     epochs = s.budget.estimated_base_epochs
-    said = "the corpus has no text" if epochs is None else f"{_times(epochs)} epochs of the corpus are planned"
+    said = (
+        "the corpus has no text" if epochs is None else f"{_times(epochs)} epochs of the corpus are planned"
+    )
     return Measured(value=epochs, message=said)
 
 
