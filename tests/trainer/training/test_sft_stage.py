@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from picochat_contract.configs import SftConfig
+from picochat_contract.configs import FitConfig, SftConfig
 from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.evidence import SftEvidence
@@ -15,7 +15,7 @@ from picochat_contract.manifest import StageJob
 from picochat_contract.version import STAGE_CODE
 from picochat_trainer.atomic import file_sha256
 from picochat_trainer.context import Interrupted, StageContext
-from picochat_trainer.stages import sft
+from picochat_trainer.stages import fit, sft
 from picochat_trainer.tokenizer.training import save_tokenizer, train_tokenizer
 from picochat_trainer.training.checkpoint import load_weights, open_checkpoint
 
@@ -30,6 +30,9 @@ CONFIG = {
     "sample_tokens": 8,
     "compile": "off",
 }
+
+
+ROLES = ("user", "assistant", "tool", "assistant")
 
 
 def chat_rows(count: int) -> str:
@@ -102,6 +105,26 @@ def test_the_split_is_told_by_line_and_keeps_groups_together(make_run: Callable[
     assert train.isdisjoint(val)
     assert data["split_method"] == "group"
     assert data["supervised_tokens"] == 2 * len(data["train_lines"])  # a digit and the end of the turn
+
+
+@pytest.mark.parametrize(("train_on", "targets"), [("last", 2), ("all", 4)])
+def test_conversations_are_learned_and_asked_again(
+    make_run: Callable[[str], Path], train_on: str, targets: int
+) -> None:
+    run_dir = make_run("run")
+    rows = [
+        {"messages": [{"role": r, "content": str(i % n)} for r, n in zip(ROLES, (9, 7, 5, 2), strict=True)]}
+        for i in range(40)
+    ]
+    (run_dir / "chat_benchmark.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sft.run(context(run_dir), SftConfig.model_validate({**CONFIG, "max_steps": 2, "train_on": train_on}))
+    data = report_of(run_dir)["dataset"]
+    assert data["skipped_long"] == []
+    assert data["supervised_tokens"] == targets * len(data["train_lines"])
+    fit.run(StageContext(run_dir, StageJob(stage="fit", config={})), FitConfig(max_new_tokens=2))
+    examples = json.loads((run_dir / "sft_fit/sft_fit_report.json").read_text())["examples"]
+    assert [e["line"] for e in examples] == data["train_lines"]
+    assert "prompt_too_long" not in examples[0]["failures"]
 
 
 def test_it_learns_the_format(make_run: Callable[[str], Path]) -> None:
