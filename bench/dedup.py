@@ -6,8 +6,9 @@ The corpus is generated: documents of about 4 kB with Zipf-distributed words, on
 copies (one word in 100 replaced, cut by up to 8 %, capitals and other punctuation, a footer), a twentieth exact copies with
 other white space, a tenth share half of their text with others and must survive. Every row runs in fresh processes and reads
 the same Parquet file. The time of a `near` row covers all from the first read to the list of removed documents, the start of
-worker processes included; that of an `exact` row leaves out the reader. `MB/CPU-s` is per second of processor time: on a machine with other work to do it says more. `recall` is the share of planted copies removed, `precision` the share of removed that was planted. Memory is the sum
-of the peaks of all processes of the row. Compares no other machine and no other corpus.
+worker processes included; that of an `exact` row leaves out the reader. `MB/CPU-s` is per second of processor time: on a
+machine with other work to do it says more. `recall` is the share of planted copies removed, `precision` the share of removed
+that was planted. Memory is the sum of the peaks of all processes of the row. Compares no other machine and no other corpus.
 """
 
 import argparse

@@ -75,6 +75,17 @@ def test_documents_that_share_boilerplate_survive(tmp_path: Path) -> None:
     assert not _removed(texts, tmp_path)
 
 
+def test_twins_are_found_among_many_that_share_boilerplate(tmp_path: Path) -> None:
+    rng = random.Random(20)
+    boilerplate = _text(rng, 300)
+    texts = [f"{boilerplate}\n{_text(rng, 70)}" for _ in range(600)]  # similarity 0.68
+    twins = [_one_word_in_200(rng, text) for text in texts[::10]]
+    removed = _removed([*texts, *twins], tmp_path)
+    assert {number: kept for number, (kept, _) in removed.items()} == {
+        600 + number: 10 * number for number in range(60)
+    }
+
+
 def test_threshold_is_that_of_the_true_similarity(tmp_path: Path) -> None:
     """Twins over the whole range of similarities, against Python sets of the normal form's words."""
     rng = random.Random(13)

@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from picochat_trainer.data.dedup.sketches import SketchFile
 
-ROUNDS_PER_BAND: Final = 16
+ROUNDS_PER_BAND: Final = 8
 """Documents of a group to which the rest of the group is compared; a pair missed here meets again in another band."""
+LARGE_GROUP: Final = 64
+"""What is left of a larger group after two rounds shares a text rather than being one: it is not compared further."""
 ROUNDS_PER_CLUSTER: Final = 512
 """Documents kept of one cluster to which the rest is compared; what is still unlike them all is kept without more."""
 
@@ -47,7 +49,10 @@ class Clusters:
 
     def join(self, numbers: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
         """Compare the members of each group with its first, those unlike it with the first of themselves, and so on."""
-        for _ in range(ROUNDS_PER_BAND):
+        for number in range(ROUNDS_PER_BAND):
+            if number == 2:
+                small = sizes <= LARGE_GROUP
+                numbers, sizes = numbers[np.repeat(small, sizes)], sizes[small]
             first, rest, groups = _split(numbers, sizes)
             apart = self._roots(first) != self._roots(rest)
             first, rest, groups = first[apart], rest[apart], groups[apart]

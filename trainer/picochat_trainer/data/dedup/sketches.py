@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 SKETCH_HASHES: Final = 256
-PAIRS_AT_ONCE: Final = 4_096
+PAIRS_AT_ONCE: Final = 1_024
+
+_NO_HASH = np.uint32(0xFFFF_FFFF)
 
 
 class SketchFile:
@@ -57,24 +59,24 @@ class SketchReader:
         return np.concatenate([np.zeros(0, np.float32), *found])
 
     def _similarities(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.float32]:
-        pairs = np.arange(len(left))
-        both = np.concatenate([left, right])
-        counts = np.minimum(self.sizes[both], SKETCH_HASHES).astype(np.int64)
-        hashes = self._read(both, counts)
+        numbers, places = np.unique(np.concatenate([left, right]), return_inverse=True)
+        rows = self._rows(numbers)
         # a sketch that is not the whole set says nothing about hashes above its largest
-        largest = hashes[np.cumsum(counts) - 1].astype(np.uint64)
-        largest[self.sizes[both] <= SKETCH_HASHES] = 0xFFFF_FFFF
-        limits = np.minimum(largest[: len(left)], largest[len(left) :])
-        owners = np.repeat(np.concatenate([pairs, pairs]), counts)
-        known = hashes <= limits[owners]
-        keys = np.sort((owners[known].astype(np.uint64) << np.uint64(32)) | hashes[known])
-        common = np.bincount(
-            (keys[1:][keys[1:] == keys[:-1]] >> np.uint64(32)).astype(np.int64), minlength=len(left)
-        )
-        total = np.bincount(owners[known], minlength=len(left))
+        largest = np.where(self.sizes[numbers] > SKETCH_HASHES, rows[:, -1], _NO_HASH - 1)
+        one, other = places[: len(left)], places[len(left) :]
+        limits = np.minimum(largest[one], largest[other])[:, np.newaxis]
+        both = np.concatenate([rows[one], rows[other]], axis=1)
+        total = np.count_nonzero(both <= limits, axis=1)
+        both.sort(axis=1)
+        common = np.count_nonzero((both[:, 1:] == both[:, :-1]) & (both[:, 1:] <= limits), axis=1)
         return (common / (total - common)).astype(np.float32)
 
-    def _read(self, numbers: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.uint32]:
+    def _rows(self, numbers: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """(n, SKETCH_HASHES) sketches, filled up with _NO_HASH."""
+        counts = np.minimum(self.sizes[numbers], SKETCH_HASHES).astype(np.int64)
         # read rather than mapped: pages of a mapping would count as this process's memory
-        places = zip((4 * counts).tolist(), (4 * self._starts[numbers]).tolist(), strict=True)
-        return np.frombuffer(b"".join([os.pread(self._descriptor, *place) for place in places]), np.uint32)
+        spans = zip((4 * counts).tolist(), (4 * self._starts[numbers]).tolist(), strict=True)
+        found = np.frombuffer(b"".join([os.pread(self._descriptor, *span) for span in spans]), np.uint32)
+        rows = np.full((len(numbers), SKETCH_HASHES), _NO_HASH, np.uint32)
+        rows[np.arange(SKETCH_HASHES) < counts[:, np.newaxis]] = found
+        return rows
