@@ -94,6 +94,15 @@ def test_aliases_of_the_mission_are_read(tmp_path: Path) -> None:
     assert read_chat(jsonl(tmp_path / "chat.jsonl", chat))[0].group == "g"
 
 
+def test_an_item_may_have_a_system_text(tmp_path: Path) -> None:
+    [item] = read_eval(jsonl(tmp_path / "eval.jsonl", {**GOOD_EVAL, "system": "Be short."}))
+    assert item.messages_list == [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": "Hi"},
+    ]
+    assert item.prompt_text == "Hi"
+
+
 def test_line_numbers_count_blank_lines(tmp_path: Path) -> None:
     rows = read_chat(jsonl(tmp_path / "chat.jsonl", "", GOOD_CHAT, "", GOOD_CHAT))
     assert [row.line for row in rows] == [2, 4]
