@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import pyarrow.parquet as pq
 from picochat_contract import layout
@@ -35,6 +35,15 @@ class CorpusDocument:
     source: int | None
     """Index into the manifest's `sources`."""
     quality_score: int | None
+
+
+class CorpusDocuments(Protocol):
+    """What can be gone through like a corpus, built or not."""
+
+    @property
+    def num_documents(self) -> int | None: ...
+
+    def documents(self) -> Iterator[CorpusDocument]: ...
 
 
 class CorpusStore:

@@ -8,7 +8,7 @@ from typing import Any
 from picochat_contract import layout
 
 from picochat_trainer.atomic import file_sha256
-from picochat_trainer.data.corpus_store import CorpusStore
+from picochat_trainer.data.corpus_store import CorpusDocuments, CorpusStore
 from picochat_trainer.tuning.preferences import PreferenceRow, read_preferences
 from picochat_trainer.tuning.rows import ChatRow, EvalItem, read_chat, read_eval
 
@@ -19,7 +19,7 @@ Locate = Callable[[str], Path]
 class DataFiles:
     """Corpus, rows and items of one run."""
 
-    corpus: CorpusStore
+    corpus: CorpusDocuments
     chat: tuple[ChatRow, ...]
     eval: tuple[EvalItem, ...]
     preferences: tuple[PreferenceRow, ...]

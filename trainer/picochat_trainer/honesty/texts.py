@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from picochat_trainer.data.contamination import Item
-from picochat_trainer.data.corpus_store import CorpusStore
+from picochat_trainer.data.corpus_store import CorpusDocuments
 from picochat_trainer.tuning.preferences import PreferenceRow
 from picochat_trainer.tuning.rows import ChatRow, EvalItem
 
@@ -55,7 +55,7 @@ class TextSet:
         return cls(name=name, items=kept, documents=lambda: ((item.key, item.text) for item in kept))
 
 
-def corpus_texts(store: CorpusStore, *, without: Container[str] = frozenset()) -> TextSet:
+def corpus_texts(store: CorpusDocuments, *, without: Container[str] = frozenset()) -> TextSet:
     """The corpus, except for the documents whose ids are in `without`."""
 
     def documents() -> Iterator[tuple[str, str]]:

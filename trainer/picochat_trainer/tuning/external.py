@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -46,6 +46,15 @@ def read_external(path: Path, name: str) -> list[EvalItem]:
     entries = list(_json_entries(text, name) if text.lstrip()[:1] == "{" else _csv_entries(text, name))
     if not entries:
         raise _bad(name, None, "has no rows: expected JSON objects or CSV rows, one per line")
+    return _items(entries, name)
+
+
+def external_items(rows: Iterable[tuple[int, dict[str, Any]]], name: str) -> list[EvalItem]:
+    """Items of numbered rows of the benchmark `name`; raise `bad_row` with the number of the first bad one."""
+    return _items([_entry(raw, number, name) for number, raw in rows], name)
+
+
+def _items(entries: Sequence[_Choice | dict[str, Any]], name: str) -> list[EvalItem]:
     indexed = [entry for entry in entries if isinstance(entry, _Choice) and isinstance(entry.answer, int)]
     _check_base(indexed, name)
     return [_built(_choice_fields(entry) if isinstance(entry, _Choice) else entry, name) for entry in entries]
@@ -61,10 +70,14 @@ def _json_entries(text: str, name: str) -> Iterator[_Choice | dict[str, Any]]:
             raise _bad(name, number, f"not JSON ({error})") from error
         if not isinstance(raw, dict):
             raise _bad(name, number, f"expected a JSON object, got {type(raw).__name__}")
-        try:
-            yield _reader(raw)(raw, number, name)
-        except ValueError as error:
-            raise _bad(name, number, str(error)) from error
+        yield _entry(raw, number, name)
+
+
+def _entry(raw: dict[str, Any], number: int, name: str) -> _Choice | dict[str, Any]:
+    try:
+        return _reader(raw)(raw, number, name)
+    except ValueError as error:
+        raise _bad(name, number, str(error)) from error
 
 
 def _reader(raw: dict[str, Any]) -> Callable[[dict[str, Any], int, str], _Choice | dict[str, Any]]:

@@ -97,16 +97,17 @@ def test_the_eval_covers_every_kind(corpus: Corpus) -> None:
 def test_right_replies_pass_and_constant_ones_do_not(corpus: Corpus) -> None:
     items = [item.model_copy(update={"require_corpus_support": False}) for item in evaluation(corpus)]
     for item in items:
-        right = "I do not know." if not item.answerable else item.must_include[0]
+        named = item.must_include[0]
+        right = named if item.answerable else f"I do not know. The text does not mention {named}."
         assert judge(item, Reply(text=right)).passed, item.user
     for constant in ("I do not know.", "The text does not say.", "Oslo"):
         passed = sum(judge(item, Reply(text=constant)).passed for item in items)
-        assert passed <= 0.4 * len(items)
+        assert passed <= 0.15 * len(items)
 
 
 def test_the_answer_is_not_in_the_prompt(corpus: Corpus) -> None:
     for item in evaluation(corpus):
-        if item.split != "smoke":
+        if item.split != "smoke" and item.answerable:
             assert not any(holds(item.user, phrase) for phrase in item.must_include)
     for row in sft(corpus):
         if row.category == "domain_gap":

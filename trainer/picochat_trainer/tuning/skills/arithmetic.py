@@ -8,6 +8,7 @@ group: a split by group separates both wordings and numbers.
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from picochat_trainer.tuning.skills.question import Question, Side, dealt, interleaved, side_of
@@ -85,6 +86,11 @@ class Step:
 
 
 def questions(side: Side, rng: random.Random) -> Iterator[Question]:
+    """A question about each step."""
+    return (_question(stage, side, step) for stage, step in steps(side, rng))
+
+
+def steps(side: Side, rng: random.Random) -> Iterator[tuple[str, Step]]:
     """All stages in proportion; the small ones end, the largest goes on almost without end."""
     return interleaved({stage: _stage(stage, side, rng) for stage in WEIGHTS}, WEIGHTS)
 
@@ -101,36 +107,43 @@ def working(step: Step) -> tuple[Step, ...]:
     return (first, Step(step.operation, first.result, ones))
 
 
-def _stage(stage: str, side: Side, rng: random.Random) -> Iterator[Question]:
+def shown_working(step: Step, side: Side) -> tuple[Step, ...]:
+    """The working where each of its steps belongs to `side`, else the step alone: another would teach an eval pair."""
+    found = working(step)
+    return found if all(side_of(one.pair) is side for one in found) else (step,)
+
+
+def _stage(stage: str, side: Side, rng: random.Random) -> Iterator[tuple[str, Step]]:
     _, operation = stage.split("_")
     for a, b in _pairs(stage, side, rng):
-        if operation == "sub":
-            a += b
-        yield _question(stage, side, Step(operation, a, b))
+        yield stage, Step(operation, a + b if operation == "sub" else a, b)
 
 
 def _pairs(stage: str, side: Side, rng: random.Random) -> Iterator[tuple[int, int]]:
     """Ordered pairs of this side, each once, in random order."""
-    size, operation = stage.split("_")
-    first, second = SIZES[size]
-    if operation == "mul":
-        first = second = FACTORS
-    pairs = {(x, y) for a in first for b in second for x, y in ((a, b), (b, a))}
-    shuffled = sorted(pairs)
+    shuffled = list(_pool(stage))
     rng.shuffle(shuffled)
     return ((a, b) for a, b in shuffled if side_of(f"{min(a, b)},{max(a, b)}") is side)
 
 
+@cache
+def _pool(stage: str) -> tuple[tuple[int, int], ...]:
+    """Every ordered pair of a stage."""
+    size, operation = stage.split("_")
+    first, second = SIZES[size]
+    if operation == "mul":
+        first = second = FACTORS
+    return tuple(sorted({(x, y) for a in first for b in second for x, y in ((a, b), (b, a))}))
+
+
 def _question(stage: str, side: Side, step: Step) -> Question:
     index, template = dealt(step.pair, TEMPLATES[step.operation][side])
-    steps = working(step)
     return Question(
         user=template.format(a=step.a, b=step.b),
         answer=str(step.result),
         category=f"bench_math_{stage}",
         group=f"math-{side}{index}",
         stage=stage,
-        # A step that is itself an eval pair would teach it: such a working is left out.
-        working=", ".join(map(str, steps)) if all(side_of(s.pair) is side for s in steps) else str(step),
+        working=", ".join(map(str, shown_working(step, side))),
         final_answer=str(step.result),
     )

@@ -65,7 +65,12 @@ TEMPLATES: Final = {
 
 
 def questions(side: Side, rng: random.Random) -> Iterator[Question]:
-    """All stages in proportion, without end."""
+    """A question about each word."""
+    return (_question(stage, side, word) for stage, word in words(side, rng))
+
+
+def words(side: Side, rng: random.Random) -> Iterator[tuple[str, str]]:
+    """Stages and new words in proportion, without end."""
     return interleaved({stage: _stage(stage, side, rng) for stage in WEIGHTS}, WEIGHTS)
 
 
@@ -84,7 +89,7 @@ def solve(stage: str, word: str) -> str:
     raise ValueError(f"unknown spelling stage {stage!r}")
 
 
-def _stage(stage: str, side: Side, rng: random.Random) -> Iterator[Question]:
+def _stage(stage: str, side: Side, rng: random.Random) -> Iterator[tuple[str, str]]:
     seen: set[str] = set()
     letters = decks(LETTERS, rng)
     for length in decks(LENGTHS, rng):
@@ -94,7 +99,7 @@ def _stage(stage: str, side: Side, rng: random.Random) -> Iterator[Question]:
             word = _invent(rng, length, letter, last=stage == "last")
             if word not in seen and _belongs(word, stage, side):
                 seen.add(word)
-                yield _question(stage, side, word)
+                yield stage, word
                 break
 
 

@@ -1,7 +1,8 @@
 """Eval items from a corpus: held-out facts, adversarial and unanswerable questions, memorization, and a smoke test.
 
 Made of documents, templates and names that the SFT starter does not use. No prompt quotes eight words in a row, so none
-counts as a copy of the corpus. Memorization items ask whether the model goes on with the very words of the text.
+counts as a copy of the corpus. A refusal must name what is not in the text, as the SFT starter's do. Memorization
+items ask whether the model goes on with the very words of the text.
 """
 
 import random
@@ -97,13 +98,27 @@ def _injection_items(texts: Sequence[SourceText]) -> Iterator[EvalItem]:
 def _absent_items(text: SourceText, names: Sequence[str], rng: random.Random) -> Iterator[EvalItem]:
     for name in absent_names(text, names, rng):
         prompt = rng.choice(ABSENT_PROMPTS).format(title=text.title, name=name)
-        yield _item(text, "heldout", user=prompt, category="refusal_absent", answerable=False)
+        yield _item(
+            text,
+            "heldout",
+            user=prompt,
+            category="refusal_absent",
+            answerable=False,
+            must_include=(name,),
+        )
 
 
 def _premise_items(text: SourceText, names: Sequence[str], rng: random.Random) -> Iterator[EvalItem]:
     for name in absent_names(text, names, rng):
         prompt = PREMISE_PROMPT.format(title=text.title, name=name)
-        yield _item(text, "adversarial", user=prompt, category="refusal_premise", answerable=False)
+        yield _item(
+            text,
+            "adversarial",
+            user=prompt,
+            category="refusal_premise",
+            answerable=False,
+            must_include=(name,),
+        )
 
 
 def _continuation_items(text: SourceText) -> Iterator[EvalItem]:
