@@ -14,8 +14,10 @@ from types import FrameType
 from typing import Annotated
 
 import typer
+from picochat_client import Client
 from picochat_client.installed import typed
 from picochat_contract.exit_codes import ClientExit
+from picochat_contract.states import RunState
 
 from picochat_server import bootstrap, home
 from picochat_server.children import Child, program
@@ -52,6 +54,9 @@ def demo(
         url = _wait_for_address(plane, settings)
         typer.echo(f"control plane at {url}, one worker, everything in {settings.home}/\n")
         code = _submit(spec, url, settings)
+        if code == ClientExit.GATE_BLOCKED and _was_stopped(url, settings):
+            typer.echo("\nPreflight stopped this run before anything was trained; the checks above say why.")
+            raise typer.Exit(code)
         _say_what_it_means(code)
         if keep and code in FINISHED:
             _keep(plane, url)
@@ -80,6 +85,13 @@ def _submit(spec: Path, url: str, settings: Settings) -> int:
     environment = {**os.environ, "PICOCHAT_URL": url, "PICOCHAT_API_KEY": _api_key(settings)}
     command = [program("picochat-client"), "submit", str(spec), "--wait"]
     return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _was_stopped(url: str, settings: Settings) -> bool:
+    """True if the newest run ended at preflight: the client's exit code is that of a blocking gate."""
+    with Client(url, _api_key(settings)) as client:
+        newest = next(client.runs.list(), None)
+    return newest is not None and newest.state is RunState.BLOCKED
 
 
 def _api_key(settings: Settings) -> str:

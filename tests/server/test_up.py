@@ -16,6 +16,7 @@ from picochat_server.home import announced
 
 pytestmark = pytest.mark.slow
 PICOCHAT = program("picochat")
+FAKE_FACTORY = Path(__file__).parents[1] / "support" / "fake_factory.py"
 
 
 @pytest.fixture
@@ -28,9 +29,9 @@ def start(home: Path, tmp_path: Path) -> Iterator[Callable[..., Child]]:
     """Start `picochat ...` on this test's home; it is ended with everything it started."""
     children: list[Child] = []
 
-    def run(*arguments: str) -> Child:
+    def run(*arguments: str, **settings: str) -> Child:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PICOCHAT_")}
-        environment |= {"PICOCHAT_HOME": str(home)}
+        environment |= {"PICOCHAT_HOME": str(home), **settings}
         log = tmp_path / f"{len(children)}.log"
         children.append(Child(arguments[0], [PICOCHAT, *arguments], environment, log))
         return children[-1]
@@ -167,6 +168,16 @@ def test_demo_tells_a_bad_spec_from_success_and_leaves_nothing(
     assert demo.wait(120) == 64, demo.log_tail(50)
     assert "did you mean 'n_embd'" in demo.log.read_text()
     assert _alive_with(str(home)) == []
+
+
+def test_demo_that_preflight_stops_is_no_success(start: Callable[..., Child], tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("scale: smoke\n")
+    command = json.dumps([sys.executable, str(FAKE_FACTORY)])
+    demo = start("demo", "--spec", str(spec), PICOCHAT_WORKER_STAGE_COMMAND=command)
+    assert demo.wait(120) == 2, demo.log_tail(50)
+    assert "Preflight stopped this run" in demo.log.read_text()
+    assert "every stage ran" not in demo.log.read_text()
 
 
 def test_program_of_ours_lies_beside_python() -> None:

@@ -1,6 +1,6 @@
 """Stage processes without a trainer: `fake_factory.py STAGE --config FILE --out RUN`.
 
-The dataset stage lays the uploaded files, honesty counts eval lines that are also chat lines, preflight writes the
+The dataset stage lays the uploaded files (without any, its eval leaks), honesty counts eval lines that are also chat lines, preflight writes the
 facts that follow from it, and any other stage writes one file.
 """
 
@@ -25,12 +25,12 @@ STAGE = RUN / "stages" / JOB["stage"]
 
 def dataset() -> dict[str, bytes]:
     config = JOB["config"]
-    corpus = [uploaded(source["digest"]) for source in config["sources"]]
+    corpus = [uploaded(source) for source in config["sources"]]
     return {
         layout.CORPUS_MANIFEST: json.dumps({"shards": [], "text": b"".join(corpus).decode()}).encode(),
         layout.CORPUS_REPORT: f"# Corpus\n{len(corpus)} files\n".encode(),
-        layout.CHAT: uploaded(config["chat"]["digest"]),
-        layout.EVAL: uploaded(config["eval"]["digest"]),
+        layout.CHAT: uploaded(config["chat"]),
+        layout.EVAL: uploaded(config["eval"]),
     }
 
 
@@ -68,8 +68,11 @@ def other() -> dict[str, bytes]:
     return {f"{JOB['stage']}/made.txt": JOB["stage"].encode()}
 
 
-def uploaded(digest: str) -> bytes:
-    return (RUN / "sources" / digest).read_bytes()
+def uploaded(reference: dict[str, Any] | None) -> bytes:
+    """The bytes of an upload; one line, always the same, where nothing was uploaded."""
+    if not reference or "digest" not in reference:
+        return b"generated"
+    return (RUN / "sources" / reference["digest"]).read_bytes()
 
 
 def described(path: str, content: bytes) -> dict[str, Any]:
