@@ -1,7 +1,9 @@
 """Every encoder gives the ids of `tokenizers`, and none makes a special token out of text."""
 
+import json
 import random
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +102,18 @@ def test_tiktoken_that_gives_up_on_a_text_is_an_encoder_error(tokenizer: Tokeniz
     pytest.importorskip("tiktoken")
     with pytest.raises(EncoderError, match="gave up"):
         ENCODERS["tiktoken"](tokenizer).encode([" " * 1_000_000])
+
+
+def test_a_tokenizer_that_a_fast_encoder_cannot_read_is_left_to_the_next(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    content = json.loads(tokenizer.to_json())
+    content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"\w+|\W"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    messages: list[str] = []
+    found = encoders("auto", Tokenizer.load(tmp_path), lambda level, text: messages.append(text))
+    assert [encoder.name for encoder in found] == ["tiktoken", "tokenizers"]
+    assert len(messages) == 1 and messages[0].startswith("gigatoken is not used: gigatoken cannot read")
 
 
 def test_auto_tries_the_fastest_and_ends_with_the_reference(tokenizer: Tokenizer) -> None:

@@ -6,6 +6,7 @@ All three are built from the same tokenizer.json. The fast ones are given no spe
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final, Literal, Protocol
@@ -81,13 +82,8 @@ class TiktokenEncoder:
         )
 
     def encode(self, texts: Sequence[str]) -> Encoded:
-        try:
+        with _panics_explained(self.name):
             return _joined(self._encoding.encode_ordinary_batch(list(texts), num_threads=THREADS))
-        except BaseException as error:
-            # A Rust panic, such as the regex engine's overflow on a megabyte of spaces, is no Exception.
-            if type(error).__name__ != "PanicException":
-                raise
-            raise EncoderError(f"tiktoken gave up on a text ({error})") from error
 
 
 class GigatokenEncoder:
@@ -103,11 +99,13 @@ class GigatokenEncoder:
         content["added_tokens"] = []
         try:
             self._tokenizer = gigatoken.Tokenizer.from_json(json.dumps(content))
-        except (ValueError, RuntimeError, NotImplementedError) as error:
-            raise EncoderError(f"gigatoken cannot read this tokenizer ({error})") from error
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise EncoderError(f"gigatoken cannot read this tokenizer ({reason})") from error
 
     def encode(self, texts: Sequence[str]) -> Encoded:
-        layout: Any = self._tokenizer.encode_batch(list(texts)).layout  # an awkward list of uint32 rows
+        with _panics_explained(self.name):
+            layout: Any = self._tokenizer.encode_batch(list(texts)).layout  # an awkward list of uint32 rows
         offsets = np.asarray(layout.offsets.data, dtype=np.int64)
         ids = np.asarray(layout.content.data)[offsets[0] : offsets[-1]]
         return Encoded(ids=ids, lengths=np.diff(offsets))
@@ -140,6 +138,17 @@ def encoders(choice: EncoderChoice, tokenizer: Tokenizer, log: Log) -> Iterator[
         except EncoderError as error:
             log("info", f"{name} is not used: {error}")
     yield ReferenceEncoder(tokenizer)
+
+
+@contextmanager
+def _panics_explained(name: str) -> Iterator[None]:
+    """A Rust panic, such as tiktoken's on a megabyte of spaces, is no Exception in Python."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise EncoderError(f"{name} gave up on a text ({error})") from error
 
 
 def _joined(rows: Sequence[Sequence[int]]) -> Encoded:

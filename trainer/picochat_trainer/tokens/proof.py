@@ -55,7 +55,7 @@ class Proof:
         self._is_special[list(tokenizer.special_ids)] = True
         self._bytes_left = SAMPLE_BYTES
         self.sample_documents = 0
-        """Texts of the corpus that were compared."""
+        """Documents, or pieces of very long ones, that were compared."""
 
     def check_awkward(self) -> None:
         """Compare the strings on which encoders differ most easily."""

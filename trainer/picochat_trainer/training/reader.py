@@ -163,8 +163,7 @@ class PackedReader(RowReader):
     """Rows of a packing plan, read from where the documents lie."""
 
     def __init__(self, space: TokenSpace, plan: PackedRows, batching: Batching, *, pad_id: int) -> None:
-        if plan.row_len != batching.sequence_len + 1:
-            raise ValueError(f"rows of {plan.row_len} tokens do not fit a context of {batching.sequence_len}")
+        assert plan.row_len == batching.sequence_len + 1
         if len(plan) < 2:
             raise ContractError(
                 Code.CORPUS_TOO_SMALL,
