@@ -149,7 +149,8 @@ class Stack:
 
     def wait_final(self, run_id: str) -> dict[str, Any]:
         self.wait_until(
-            lambda: self.run(run_id)["state"] in ("succeeded", "blocked", "failed", "cancelled"), f"{run_id} to end"
+            lambda: self.run(run_id)["state"] in ("succeeded", "blocked", "failed", "cancelled"),
+            f"{run_id} to end",
         )
         return self.run(run_id)
 
