@@ -42,6 +42,12 @@ def test_a_leak_in_a_row_that_was_not_used_was_not_trained_on(write_data: Any) -
     assert audited(data, lines=frozenset({1}))["trained_prompt_hits"] == 0
 
 
+def test_a_short_prompt_that_was_trained_on_counts(write_data: Any) -> None:
+    data = write_data(items=["2 + 2?"], chat=[("Anything else to say?", "No."), ("2+2", "4")])
+    assert audited(data)["trained_prompt_hits"] == 1
+    assert audited(data, lines=frozenset({1}))["trained_prompt_hits"] == 0
+
+
 def test_a_generated_text_that_gives_the_corpus_back_is_a_copy(write_data: Any) -> None:
     data = write_data(items=[CLEAN], corpus=["Plain words first, nothing more.", LONG])
     own = " ".join(f"novel{n} thing{n}" for n in range(COPIED_WORDS))

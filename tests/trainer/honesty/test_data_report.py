@@ -2,11 +2,16 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from picochat_contract import layout
+from picochat_contract.data_configs import HonestyConfig
 from picochat_contract.evidence import HonestyEvidence
+from picochat_trainer.honesty.data_files import read_data_files
 from picochat_trainer.honesty.markdown import honesty_markdown
+from picochat_trainer.honesty.report import data_report
 from picochat_trainer.tuning.release_skills import generate_eval, generate_sft
 
 Report = dict[str, Any]
@@ -48,12 +53,27 @@ def test_a_short_prompt_leaks_too(report_on: ReportOn) -> None:
     assert (report["status"], report["exact_prompt_leaks"]) == ("blocked", 1)
 
 
-def test_a_leak_behind_the_last_turn_of_a_conversation_is_found(report_on: ReportOn, write_data: Any) -> None:
-    report = report_on(
-        items=[LEAK], chat=[("Hello there, friend!", f"You asked: {LEAK} The release gate does.")]
-    )
+def test_a_leak_in_an_answer_is_found(report_on: ReportOn) -> None:
+    chat = [("Hello there, friend!", f"You asked: {LEAK} The release gate does.")]
+    report = report_on(items=[LEAK], chat=chat)
     assert report["exact_prompt_leaks"] == 0
     assert pair_of(report, "sft_vs_eval")["normalised"] == 1
+
+
+def test_a_leak_in_an_earlier_turn_of_a_conversation_blocks(tmp_path: Path, write_data: Any) -> None:
+    write_data(items=[LEAK])
+    turns = [("user", LEAK), ("assistant", "The gate."), ("user", "Thanks!"), ("assistant", "Welcome.")]
+    row = {"system": "Be kind.", "messages": [{"role": role, "content": text} for role, text in turns]}
+    with (tmp_path / layout.CHAT).open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    report = data_report(read_data_files(tmp_path.joinpath), HonestyConfig(), workers=1)
+    assert (report["status"], report["exact_prompt_leaks"]) == ("blocked", 1)
+
+
+def test_items_that_differ_only_in_their_options_are_not_repeated(tmp_path: Path, write_data: Any) -> None:
+    write_data(items=[f"{CLEAN}\nA. one\nB. {n}" for n in ("two", "three")])
+    report = data_report(read_data_files(tmp_path.joinpath), HonestyConfig(), workers=1)
+    assert report["duplicate_eval_prompts"] == 0
 
 
 def test_a_prompt_in_the_corpus_is_a_caution_and_names_the_document(report_on: ReportOn) -> None:
@@ -135,9 +155,6 @@ def test_every_measure_is_reported_with_its_source(report_on: ReportOn) -> None:
 
 
 def test_more_findings_than_are_listed_are_counted(write_data: Any) -> None:
-    from picochat_contract.data_configs import HonestyConfig
-    from picochat_trainer.honesty.report import data_report
-
     items = [
         f"Which gate number {n} decides about release number {n * 7} of the model today?" for n in range(30)
     ]

@@ -43,10 +43,10 @@ def data_report(data: DataFiles, config: HonestyConfig, *, workers: int) -> dict
     pairs = compare_all(
         [s for s in sets.values() if s.items or s.name == texts.CORPUS], config, workers=workers
     )
-    eval_items = sets[texts.EVAL].items
-    sft_leaks = shared_prompts(eval_items, sets[texts.SFT].items)
-    preference_leaks = shared_prompts(eval_items, sets[texts.PREFERENCES].items)
-    repeats = repeated_prompts(eval_items)
+    prompts = texts.eval_prompts(data.eval)
+    sft_leaks = shared_prompts(prompts, texts.sft_prompts(data.chat))
+    preference_leaks = shared_prompts(prompts, sets[texts.PREFERENCES].items)
+    repeats = repeated_prompts(prompts)
     corpus_hits = _prompt_hits(pairs, [texts.CORPUS])
     near = _near_prompts(pairs, known={leak.item.key for leak in (*sft_leaks, *preference_leaks)})
     counts = {
@@ -64,7 +64,7 @@ def data_report(data: DataFiles, config: HonestyConfig, *, workers: int) -> dict
     ]
     return {
         "status": status,
-        "summary": _data_summary(counts, pairs, len(eval_items)),
+        "summary": _data_summary(counts, pairs, len(prompts)),
         **data.digests,
         "num_sft": len(data.chat),
         "num_eval": len(data.eval),
@@ -89,7 +89,8 @@ def audit_report(
     pairs = compare_all(
         [s for s in sets.values() if s.items or s.name == texts.CORPUS], config, workers=workers
     )
-    hits = _prompt_hits(pairs, [texts.CORPUS, texts.SFT])
+    same = shared_prompts(texts.eval_prompts(data.eval), texts.sft_prompts(rows))
+    hits = _prompt_hits(pairs, [texts.CORPUS, texts.SFT]) | {leak.item.key for leak in same}
     copied = _copied(sets[texts.GENERATED].items, pairs)
     score = score_of(copied.values())
     risky = [
@@ -114,7 +115,7 @@ def audit_report(
         "copied": score.model_dump(mode="json"),
         "copied_texts": sorted(name for name, is_copy in copied.items() if is_copy),
         "num_generated": len(sets[texts.GENERATED].items),
-        **_comparison(pairs, config, []),
+        **_comparison(pairs, config, _same_prompt_findings("exact_sft_prompt_leak", "sft_vs_eval", same)),
     }
 
 

@@ -76,6 +76,15 @@ def sft_texts(rows: Sequence[ChatRow]) -> TextSet:
     )
 
 
+def sft_prompts(rows: Sequence[ChatRow]) -> list[TextItem]:
+    """Everything that a user says in a row, each by itself: any of it may be an eval prompt."""
+    return [
+        TextItem(key=f"{SFT}:{row.line}", prompt=text, answer=None, line=row.line)
+        for row in rows
+        for text in row.user_texts
+    ]
+
+
 def preference_texts(rows: Sequence[PreferenceRow]) -> TextSet:
     """Looked for with the chosen answer; looked in with both answers."""
     items = tuple(
@@ -88,6 +97,13 @@ def preference_texts(rows: Sequence[PreferenceRow]) -> TextSet:
 
 def eval_texts(items: Sequence[EvalItem]) -> TextSet:
     return TextSet.of_items(EVAL, [_eval_item(item, EVAL) for item in items])
+
+
+def eval_prompts(items: Sequence[EvalItem]) -> list[TextItem]:
+    """The whole prompts, options included: two items that differ only in them are not the same prompt."""
+    return [
+        TextItem(key=f"{EVAL}:{item.line}", prompt=item.user, answer=None, line=item.line) for item in items
+    ]
 
 
 def external_texts(benchmarks: Mapping[str, Sequence[EvalItem]]) -> TextSet:
@@ -117,7 +133,5 @@ def _answer(item: EvalItem) -> str | None:
     """What a right reply says, as far as the item tells. A refusal gives nothing away: every set has the same ones."""
     if not item.answerable:
         return None
-    said = item.reference or " ".join((*item.required_phrases, *item.accepted_answers))
-    if item.is_choice and item.correct_choice is not None:
-        said = said or item.correct_choice
+    said = item.answer_text or " ".join(item.required_phrases)
     return said or None
