@@ -31,7 +31,7 @@ def test_case_punctuation_and_the_presence_of_space_count(one: str, other: str) 
 
 def test_fingerprint_is_that_of_the_text_with_single_spaces() -> None:
     text = "One  line\n\n  and\tanother\r\n with   spaces \n" * 50
-    expected = hashlib.blake2b(" ".join(text.split()).encode(), digest_size=DIGEST_BYTES).digest()
+    expected = hashlib.sha256(" ".join(text.split()).encode()).digest()[:DIGEST_BYTES]
     assert fingerprint(text) == expected
 
 
