@@ -2,11 +2,13 @@
 
 import re
 from collections import Counter
+from itertools import product
 
 import pytest
 from picochat_contract.data_configs import HonestyConfig
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.policies import POLICIES, SKILL_GROUPS
+from picochat_trainer.data.contamination import Item, ItemIndex, scan
 from picochat_trainer.data.normalize import normal_form
 from picochat_trainer.honesty.matrix import compare_all
 from picochat_trainer.honesty.texts import eval_texts, sft_texts
@@ -78,6 +80,26 @@ def test_the_contamination_engine_finds_no_eval_item_in_the_sft_rows(style: Answ
     [pair] = compare_all(sets, HonestyConfig(), workers=1)
     assert pair.num_places == 2_000
     assert [item.text for item in pair.contaminated] == []
+
+
+def identity_prompts(topic: identity.Topic, side: Side, name: str) -> list[str]:
+    frames = product(identity.OPENERS[side], topic.templates[side], identity.CLOSERS[side])
+    return [opener.format(name=name) + template + closer for opener, template, closer in frames]
+
+
+@pytest.mark.parametrize("topic", identity.TOPICS, ids=lambda topic: topic.name)
+def test_no_identity_prompt_is_nearly_one_of_the_other_side(topic: identity.Topic) -> None:
+    """Each alone: among many like it, an index takes their common words for no evidence."""
+    practised = [(prompt, f"{prompt}\n{topic.answer}") for prompt in identity_prompts(topic, Side.SFT, "Ada")]
+    for prompt in identity_prompts(topic, Side.EVAL, "Kurt"):
+        index = ItemIndex([Item(key=prompt, prompt=prompt, answer=topic.answer)], near_threshold=0.75)
+        assert scan(index, iter(practised)).findings == ()
+
+
+def test_letters_are_balanced_in_each_category() -> None:
+    items = generate_eval(96, seed=11, shares={"choice": 1.0})
+    counts = Counter((item.category, item.correct_choice) for item in items)
+    assert set(counts.values()) == {6}
 
 
 @pytest.mark.slow

@@ -5,9 +5,23 @@ from typing import Final
 
 import typer
 
-from picochat_trainer.commands import data_build, data_honesty, data_import, data_rows, data_starters
+from picochat_trainer.commands import (
+    data_build,
+    data_honesty,
+    data_import,
+    data_packs,
+    data_rows,
+    data_starters,
+)
 
-GROUPS: Final[tuple[ModuleType, ...]] = (data_build, data_import, data_honesty, data_rows, data_starters)
+GROUPS: Final[tuple[ModuleType, ...]] = (
+    data_build,
+    data_import,
+    data_honesty,
+    data_rows,
+    data_starters,
+    data_packs,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 

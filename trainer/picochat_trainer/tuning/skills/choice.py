@@ -1,7 +1,8 @@
 """Choice: four options, answered with one letter. Science, language and world facts, and comparing numbers.
 
 SFT and eval have different facts and different questions. A fact keeps one wording, and its wrong options come from
-its own side. Right letters are dealt evenly. The numbers are compared in the prompt, so they need no knowledge.
+its own side. Right letters are dealt evenly in each category. The numbers are compared in the prompt, so they need no
+knowledge.
 """
 
 import random
@@ -259,15 +260,13 @@ NUMBER_TEMPLATES: Final = {
 
 def questions(side: Side, rng: random.Random) -> Iterator[Question]:
     """The four categories in equal shares, without end."""
-    letters = decks(range(len(LABELS)), rng)
-    streams = {
-        category: _facts(category, side, rng, letters) for category in ("science", "language", "world")
-    }
-    streams["number"] = _numbers(side, rng, letters)
+    streams = {category: _facts(category, side, rng) for category in ("science", "language", "world")}
+    streams["number"] = _numbers(side, rng)
     return interleaved(streams, WEIGHTS)
 
 
-def _facts(category: str, side: Side, rng: random.Random, letters: Iterator[int]) -> Iterator[Question]:
+def _facts(category: str, side: Side, rng: random.Random) -> Iterator[Question]:
+    letters = decks(range(len(LABELS)), rng)
     cards = [
         (relation, thing)
         for relation in RELATIONS
@@ -288,7 +287,8 @@ def _facts(category: str, side: Side, rng: random.Random, letters: Iterator[int]
         )
 
 
-def _numbers(side: Side, rng: random.Random, letters: Iterator[int]) -> Iterator[Question]:
+def _numbers(side: Side, rng: random.Random) -> Iterator[Question]:
+    letters = decks(range(len(LABELS)), rng)
     pool = [number for number in range(10, 1_000) if side_of(f"choice {number}") is side]
     templates = NUMBER_TEMPLATES[side]
     for index in decks(range(len(templates)), rng):

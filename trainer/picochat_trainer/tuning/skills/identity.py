@@ -99,7 +99,7 @@ TOPICS: Final = (
             "Describe yourself.",
             "What sort of system is this?",
         ),
-        ("Say what you are.", "What type of software am I talking to?", "Introduce yourself."),
+        ("Say what you are.", "What type of software am I talking to?", "What stands behind this chat?"),
     ),
     _topic(
         "human",
