@@ -14,6 +14,10 @@ class Span(NamedTuple):
     text: str
     """What stands there, cut after `MAX_EXCERPT` characters."""
 
+    def up_to(self, end: int) -> "Span":
+        """The part before this character of the document."""
+        return Span(self.start, end, self.text[: end - self.start])
+
 
 class Whole(NamedTuple):
     """A part of a pattern that stands in the document whole."""
@@ -29,6 +33,8 @@ class Run(NamedTuple):
     first: int
     """Token of the pattern."""
     num_tokens: int
+    prompt_end: int
+    """End of what the prompt shares, in characters of the document."""
     span: Span
 
 

@@ -177,10 +177,14 @@ def _find_runs(index: ItemIndex, block: _Block, hits: _Hits, found: dict[tuple[i
         of_both = found.setdefault((segment, number), _Found())
         if (first, length) in of_both.runs:
             continue
-        wanted = index.pattern(number).tokens[first : first + length]
+        pattern = index.pattern(number)
+        wanted = pattern.tokens[first : first + length]
         for skipped, equal in _equal_runs(block.tokens.words(place, place + length), wanted):
-            span = block.span(segment, place + skipped, place + skipped + equal - 1)
-            of_both.runs.setdefault((first + skipped, equal), Run(first + skipped, equal, span))
+            begin, in_pattern = place + skipped, first + skipped
+            span = block.span(segment, begin, begin + equal - 1)
+            of_prompt = min(equal, max(1, pattern.num_prompt - in_pattern))
+            prompt_end = block.span(segment, begin, begin + of_prompt - 1).end
+            of_both.runs.setdefault((in_pattern, equal), Run(in_pattern, equal, prompt_end, span))
 
 
 def _equal_runs(words: Sequence[str], wanted: Sequence[str]) -> Iterator[tuple[int, int]]:

@@ -11,8 +11,8 @@ class FindingKind(StrEnum):
 
     EXACT = "exact"  # all of it, character by character
     NORMALISED = "normalised"  # all of it, but for case, punctuation and Unicode variants
+    NEAR = "near"  # most of it in order: an edited copy
     OVERLAP = "overlap"  # n-grams, beyond the threshold of a published rule
-    NEAR = "near"  # an edited copy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Finding:
     """Its 0-based place in the stream of documents."""
     kind: FindingKind
     measure: Name
-    """The rule that it breaks."""
+    """The rule that it breaks; of several the one that says most."""
     value: float
     """What that rule measured in this document; over all documents for `palm70_8`."""
     item_span: tuple[int, int]

@@ -1,6 +1,6 @@
 """Adds up matches into measures and findings, document by document, in the order of the documents."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -20,6 +20,8 @@ class Place(NamedTuple):
     part: int
     measure: Name
     value: float
+    strength: float
+    """Share of the part that stands there."""
     first: int
     last: int
     """First and last token of the pattern."""
@@ -29,7 +31,7 @@ class Place(NamedTuple):
 
     @property
     def order(self) -> tuple[int, float, int, int]:
-        return (_RANKS[self.kind], -self.value, self.document, self.span.start)
+        return (_RANKS[self.kind], -self.strength, self.document, self.span.start)
 
 
 @dataclass
@@ -51,6 +53,8 @@ class PatternTally:
         self._rules = rules
         self._parts = [_PartTally() for _ in pattern.parts]
         self._document: list[Match] = []
+        self._harmless: set[frozenset[tuple[int, int]]] = set()
+        """Runs that some document had, and nothing else, without breaking a rule: a stock phrase is met a million times."""
         self._widest: Place | None = None
         """The best overlap below every rule of a single document: evidence for `palm70_8`."""
         self.places: list[Place] = []
@@ -78,64 +82,71 @@ class PatternTally:
         wholes = [whole for match in self._document for whole in match.wholes]
         runs = [run for match in self._document for run in match.runs]
         nears = [near for match in self._document for near in match.nears]
-        document = self._document[0]
-        self._document = []
+        seen = frozenset((run.first, run.num_tokens) for run in runs)
+        if seen in self._harmless and not wholes and not nears:
+            self._document = []
+            return
         found = [
             place
             for number in range(len(self._parts))
-            for place in self._add_part(number, document, wholes, runs, nears)
+            for place in (
+                *self._add_wholes(number, wholes),
+                *self._add_nears(number, nears),
+                *self._add_runs(number, runs),
+            )
         ]
+        self._document = []
         if found:
+            # Of two that are as strong, the one that shows the answer too.
             self._keep(min(found, key=lambda place: (*place.order[:2], -place.part, *place.order[2:])))
+        else:
+            self._harmless.add(seen)
 
     def _keep(self, place: Place) -> None:
         self.num_documents += 1
         self.places = sorted([*self.places, place], key=lambda place: place.order)[:MAX_PLACES]
 
-    def _add_part(
-        self,
-        number: int,
-        document: Match,
-        wholes: Sequence[Whole],
-        runs: Sequence[Run],
-        nears: Sequence[Near],
-    ) -> list[Place]:
+    def _add_wholes(self, number: int, wholes: Sequence[Whole]) -> Iterator[Place]:
         part, tally = self._pattern.parts[number], self._parts[number]
-        places = []
-
-        def place(kind: FindingKind, measure: Name, value: float, first: int, last: int, span: Span) -> Place:
-            return Place(
-                kind, number, measure, value, first, last, document.document, document.document_id, span
-            )
-
         for whole in wholes:
             if whole.part == number:
                 tally.wholly = True
                 tally.exact |= whole.exact
-                kind, name = (
-                    (FindingKind.EXACT, Name.EXACT)
-                    if whole.exact
-                    else (FindingKind.NORMALISED, Name.NORMALISED)
-                )
-                places.append(place(kind, name, 1.0, 0, part.num_tokens - 1, whole.span))
-        values, best = _overlap(part, runs, tally)
-        if best is not None:
-            last = min(best.first + best.num_tokens, part.num_tokens) - 1
-            broken = [name for name, value in values.items() if self._rules[name].hit(value)]
-            name = broken[0] if broken else Name.PALM70_8
-            found = place(FindingKind.OVERLAP, name, values.get(name, 0.0), best.first, last, best.span)
-            if broken:
-                places.append(found)
-            elif self._widest is None or values[Name.TULU50_8] > self._widest.value:
-                self._widest = found._replace(value=values[Name.TULU50_8])
+                kind = FindingKind.EXACT if whole.exact else FindingKind.NORMALISED
+                yield self._place(kind, number, Name(kind), 1.0, (0, part.num_tokens - 1), whole.span)
+
+    def _add_nears(self, number: int, nears: Sequence[Near]) -> Iterator[Place]:
+        tally = self._parts[number]
         for near in nears:
             if near.part == number:
                 tally.near = max(tally.near, near.share)
                 if self._rules[Name.NEAR].hit(near.share):
-                    places.append(
-                        place(FindingKind.NEAR, Name.NEAR, near.share, near.first, near.last, near.span)
-                    )
-        return places
+                    tokens = (near.first, near.last)
+                    yield self._place(FindingKind.NEAR, number, Name.NEAR, near.share, tokens, near.span)
+
+    def _add_runs(self, number: int, runs: Sequence[Run]) -> Iterator[Place]:
+        part = self._pattern.parts[number]
+        values, best = _overlap(part, runs, self._parts[number])
+        if best is None:
+            return
+        tokens = (best.first, min(best.first + best.num_tokens, part.num_tokens) - 1)
+        span = best.span if part.num_tokens > self._pattern.num_prompt else best.span.up_to(best.prompt_end)
+        broken = [name for name, value in values.items() if self._rules[name].hit(value)]
+        name = broken[0] if broken else Name.PALM70_8
+        place = self._place(FindingKind.OVERLAP, number, name, values.get(name, 0.0), tokens, span)
+        place = place._replace(strength=values[Name.TULU50_8])
+        if broken:
+            yield place
+        elif self._widest is None or place.strength > self._widest.strength:
+            self._widest = place
+
+    def _place(
+        self, kind: FindingKind, part: int, measure: Name, value: float, tokens: tuple[int, int], span: Span
+    ) -> Place:
+        document = self._document[0]
+        return Place(
+            kind, part, measure, value, value, *tokens, document.document, document.document_id, span
+        )
 
     def _measured(self, part: Part, tally: _PartTally) -> Measured:
         if tally.wholly:

@@ -5,6 +5,7 @@ ones may too: whoever finds a hash must compare the text.
 """
 
 import unicodedata
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -25,11 +26,14 @@ from picochat_trainer.data.normalize import SIGNS, folded
 
 _BASE: Final = 0xD6E8FEB86659FD93
 _MIX: Final = 0x9E3779B97F4A7C15
+_APART: Final = 512
+"""Marks that are farther apart, in characters, are looked at one by one: most text has none."""
 _YPOGEGRAMMENI: Final = (
     "\u0345"  # folds to a letter, which other accents may overtake: not to be folded alone
 )
 Hashes = NDArray[np.uint64]
 Places = NDArray[np.int64]
+_Changes = dict[int, list[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,86 +81,105 @@ def tokenize(text: str) -> Tokens:
 def _tokenize_unicode(text: str) -> Tokens:
     tables = character_tables()
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    form, sources, following = tables.folds.take(codes), None, None
-    if tables.special.take(codes).any():
-        lengths, marks = tables.lengths.take(codes).astype(np.int64), tables.marks.take(codes)
-        if (lengths != 1).any() or not _is_folded(form, text):
-            form, sources, following = _fold_special(text, codes, lengths, marks, tables)
+    form = tables.folds.take(codes)
+    special = np.flatnonzero(tables.special.take(codes))
+    changes = _changes(text, codes, form, special, tables) if len(special) else {}
+    if changes:
+        form = _changed(form, changes)
     classes = tables.classes.take(form)
     starts, ends = _bounds(classes, signs=bool((classes & SIGN).any()))
+    in_text = _places_in_text(starts, ends, changes) if changes else (starts, ends)
     return Tokens(
         hashes=_hashes(_value(form), starts, ends),
-        starts=starts if sources is None else sources[starts],
-        ends=ends if following is None else following[ends - 1],
-        folded=form.tobytes().decode("utf-32-le", "surrogatepass"),
+        starts=in_text[0],
+        ends=in_text[1],
+        folded=_decode(form),
         folded_starts=starts,
         folded_ends=ends,
     )
 
 
-def _fold_special(
-    text: str,
-    codes: NDArray[np.uint32],
-    lengths: Places,
-    marks: NDArray[np.bool_],
-    tables: CharacterTables,
-) -> tuple[NDArray[np.uint32], Places, Places]:
-    """The folded characters, the place in the text that each is of, and the place after that one."""
-    starts = tables.pool_starts.take(codes)
-    form, sources, following = _expand(codes, lengths, starts, tables.pool, tables.folds)
-    if marks.any() and not _is_folded(form, text):
-        lengths, starts, pool = _join_marks(text, marks | (lengths == 0), lengths, starts, tables.pool)
-        form, sources, following = _expand(codes, lengths, starts, pool, tables.folds)
-    return form, sources, following
+def _decode(codes: NDArray[np.uint32]) -> str:
+    return codes.tobytes().decode("utf-32-le", "surrogatepass")
 
 
-def _expand(
-    codes: NDArray[np.uint32],
-    lengths: Places,
-    pool_starts: Places,
-    pool: NDArray[np.uint32],
-    folds: NDArray[np.uint32],
-) -> tuple[NDArray[np.uint32], Places, Places]:
-    """Negative `pool_starts` - 1 stand for single characters that come from the pool too."""
-    sources = np.repeat(np.arange(len(codes)), lengths)
-    form = folds[codes[sources]]
-    pooled = (lengths > 1) | (pool_starts < 0)
-    inside = np.flatnonzero(pooled[sources])
-    firsts = np.cumsum(lengths) - lengths
-    of = sources[inside]
-    begin = np.where(pool_starts < 0, -1 - pool_starts, pool_starts)
-    form[inside] = pool[begin[of] + inside - firsts[of]]
-    # A character that folds to nothing belongs to the one before it.
-    visible = np.append(np.flatnonzero(lengths), len(codes))
-    following = visible[np.searchsorted(visible, sources, side="right")]
-    return form, sources, following
+def _changes(
+    text: str, codes: NDArray[np.uint32], form: NDArray[np.uint32], special: Places, tables: CharacterTables
+) -> _Changes:
+    """Characters that fold to none, to several, or together with others, and to what: by their place in the text."""
+    found = codes[special]
+    lengths, starts = tables.lengths[found], tables.pool_starts[found]
+    several = lengths != 1
+    changes = {
+        place: tables.pool[start : start + length].tolist()
+        for place, start, length in zip(
+            special[several].tolist(), starts[several].tolist(), lengths[several].tolist(), strict=True
+        )
+    }
+    marks = tables.marks[found]
+    if marks.any():
+        _join_marks(text, form, special[marks | (lengths == 0)], changes)
+    return changes
 
 
-def _is_folded(form: NDArray[np.uint32], text: str) -> bool:
-    """Whether characters that were folded one by one are `folded` of the whole: nothing joins or changes place."""
-    shown = form.tobytes().decode("utf-32-le", "surrogatepass")
-    return _YPOGEGRAMMENI not in text and unicodedata.is_normalized("NFKC", shown)
+def _join_marks(text: str, form: NDArray[np.uint32], joins: Places, changes: _Changes) -> None:
+    """Fold characters together with the marks after them wherever that gives something else than one by one."""
+    apart = np.flatnonzero(np.diff(joins) > _APART) + 1
+    changed = sorted(changes)
+    for group in np.split(joins, apart):
+        first, end = max(0, int(group[0]) - 1), int(group[-1]) + 1
+        inside = changed[bisect_left(changed, first) : bisect_left(changed, end)]
+        alone = _changed(form[first:end], {place - first: changes[place] for place in inside})
+        if _YPOGEGRAMMENI in text[first:end] or not unicodedata.is_normalized("NFKC", _decode(alone)):
+            _join_clusters(text, group, changes)
 
 
-def _join_marks(
-    text: str, joins: NDArray[np.bool_], lengths: Places, pool_starts: Places, pool: NDArray[np.uint32]
-) -> tuple[Places, Places, NDArray[np.uint32]]:
-    """Fold each character together with the marks after it; all that comes out belongs to the first of them."""
-    bounds = np.flatnonzero(np.diff(joins.astype(np.int8), prepend=0, append=0))
-    lengths, pool_starts = lengths.copy(), pool_starts.copy()
-    added: list[int] = []
+def _join_clusters(text: str, joins: Places, changes: _Changes) -> None:
+    """All that comes out of a character and the marks after it belongs to that character."""
+    apart = np.flatnonzero(np.diff(joins) > 1) + 1
+    firsts, lasts = joins[np.append(0, apart)], joins[np.append(apart, len(joins)) - 1]
     forms: dict[str, list[int]] = {}
-    for first, end in zip(bounds[::2].tolist(), bounds[1::2].tolist(), strict=True):
+    for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
         start = max(0, first - 1)
-        cluster = text[start:end]
+        cluster = text[start : last + 1]
         codes = forms.get(cluster)
         if codes is None:
             codes = forms[cluster] = [ord(each) for each in folded(cluster)]
-        lengths[start:end] = 0
-        lengths[start] = len(codes)
-        pool_starts[start] = -1 - (len(pool) + len(added))
-        added += codes
-    return lengths, pool_starts, np.append(pool, np.array(added, np.uint32))
+        changes[start] = codes
+        changes.update((place, []) for place in range(start + 1, last + 1))
+
+
+def _changed(form: NDArray[np.uint32], changes: _Changes) -> NDArray[np.uint32]:
+    if not changes:
+        return form
+    places = np.array(sorted(changes))
+    lengths = [len(changes[place]) for place in places.tolist()]
+    added = [code for place in places.tolist() for code in changes[place]]
+    at = np.repeat(places - np.arange(len(places)), lengths)
+    return np.insert(np.delete(form, places), at, np.array(added, np.uint32))
+
+
+def _places_in_text(starts: Places, ends: Places, changes: _Changes) -> tuple[Places, Places]:
+    """From places among the folded characters to places in the text."""
+    places = np.array(sorted(changes))
+    lengths = np.array([len(changes[place]) for place in places.tolist()])
+    begins = places + np.cumsum(lengths - 1) - (lengths - 1)
+    firsts, lasts = _sources(starts, places, lengths, begins), _sources(ends - 1, places, lengths, begins)
+    # What folds to nothing belongs to the character before it.
+    hidden = places[lengths == 0]
+    at = np.searchsorted(hidden, lasts + 1)
+    runs = hidden - np.arange(len(hidden))
+    after = np.searchsorted(runs, lasts + 1 - at, side="right") - at
+    return firsts, lasts + 1 + np.maximum(after, 0)
+
+
+def _sources(folded_places: Places, places: Places, lengths: Places, begins: Places) -> Places:
+    """The character of the text that each folded one is of; `begins` are the folded places of the changed ones."""
+    change = np.searchsorted(begins, folded_places, side="right") - 1
+    begin, place, length = begins[change], places[change], lengths[change]
+    inside = folded_places < begin + length
+    moved = np.where(inside, place, folded_places - begin - length + place + 1)
+    return np.where(change < 0, folded_places, moved)
 
 
 def _bounds(classes: NDArray[np.uint8], *, signs: bool) -> tuple[Places, Places]:
