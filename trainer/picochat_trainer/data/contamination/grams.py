@@ -1,7 +1,7 @@
 """Hashes of n-grams, and a table that finds the few of them that matter among millions.
 
-A bitmap answers nearly every question that is to be answered with no; what it lets through is looked up in the exact sorted
-set, so no gram is ever missed. Equal hashes of unequal grams are possible and are for the caller to tell apart.
+A bitmap answers nearly every question that is to be answered with no; what it lets through is looked up in the exact set, so
+no gram is ever missed. Equal hashes of unequal grams are possible and are for the caller to tell apart.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from picochat_trainer.data.contamination.tokens import Hashes, Places
 
 SEED: Final = NGRAM // 2
 """Tokens of the n-grams that edited copies are found by: of 8 tokens with one replaced, 4 in a row are left."""
-_BITS_PER_GRAM: Final = 32
-_MAX_BITS: Final = 30
+_BITS_PER_GRAM: Final = 16
+_BUCKETS_PER_GRAM: Final = 2
 _MIX: Final = np.uint64(0x9E3779B97F4A7C15)
 _FACTORS: Final = {
     1: np.uint64(0x8A5CD789635D2DFF),
@@ -45,7 +45,11 @@ class GramTable:
     """Where G different grams stand in the patterns: E entries, sorted by gram."""
 
     keys: Hashes
-    """G hashes, ascending."""
+    """G hashes, each times `_MIX`, ascending."""
+    buckets: NDArray[np.int32]
+    """The keys whose first bits are b are `keys[buckets[b]]` up to `keys[buckets[b + 1]]`."""
+    deepest: int
+    """Keys in the fullest bucket."""
     first_entry: Places
     """G + 1 numbers: the entries of gram g are `first_entry[g]` up to `first_entry[g + 1]`."""
     patterns: NDArray[np.int32]
@@ -67,13 +71,17 @@ class GramTable:
         whole: NDArray[np.bool_],
         counted: NDArray[np.bool_],
     ) -> "GramTable":
-        order = np.argsort(hashes, kind="stable")
-        hashes = hashes[order]
-        begins = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)])
-        keys = hashes[begins]
+        mixed = hashes * _MIX
+        order = np.argsort(mixed, kind="stable")
+        mixed = mixed[order]
+        begins = np.flatnonzero(np.append(True, mixed[1:] != mixed[:-1])[: len(mixed)])
+        keys = mixed[begins]
+        buckets = _buckets(keys)
         return cls(
             keys=keys,
-            first_entry=np.append(begins, len(hashes)),
+            buckets=buckets,
+            deepest=int(np.diff(buckets).max()),
+            first_entry=np.append(begins, len(mixed)),
             patterns=patterns[order],
             firsts=firsts[order],
             whole=whole[order],
@@ -83,18 +91,22 @@ class GramTable:
 
     def lookup(self, hashes: Hashes) -> tuple[Places, Places]:
         """Places in `hashes` that hold a gram of the table, and the number of the gram."""
-        if not len(self.keys) or not len(hashes):
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        slots = _slots(hashes, len(self.bitmap))
+        mixed = hashes * _MIX
+        slots = _first_bits(mixed, len(self.bitmap) * 8)
         bits = self.bitmap.take(slots >> np.uint64(3))
         bits >>= slots.astype(np.uint8) & np.uint8(7)
         bits &= np.uint8(1)
         places = np.flatnonzero(bits.view(np.bool_))
-        wanted = hashes[places]
-        found = np.searchsorted(self.keys, wanted)
-        found[found == len(self.keys)] = 0
-        same = self.keys[found] == wanted
-        return places[same], found[same]
+        wanted = mixed[places]
+        buckets = _first_bits(wanted, len(self.buckets) - 1)
+        candidates, ends = self.buckets[buckets].astype(np.int64), self.buckets[buckets + np.uint64(1)]
+        found = np.full(len(places), -1)
+        for step in range(self.deepest):
+            left = np.flatnonzero(candidates + step < ends)
+            same = left[self.keys[candidates[left] + step] == wanted[left]]
+            found[same] = candidates[same] + step
+        known = found >= 0
+        return places[known], found[known]
 
     def entries(self, places: Places, grams: Places) -> tuple[Places, Places]:
         """Every (place, entry) of the grams found, in the order of the places."""
@@ -105,14 +117,22 @@ class GramTable:
 
 
 def _bitmap(keys: Hashes) -> NDArray[np.uint8]:
-    bits = min(_MAX_BITS, max(16, (len(keys) * _BITS_PER_GRAM).bit_length()))
-    bitmap = np.zeros((1 << bits) // 8, np.uint8)
-    slots = _slots(keys, len(bitmap))
+    size = _power_of_two(len(keys) * _BITS_PER_GRAM)
+    bitmap = np.zeros(size // 8, np.uint8)
+    slots = _first_bits(keys, size)
     np.bitwise_or.at(bitmap, slots >> np.uint64(3), np.uint8(1) << (slots.astype(np.uint8) & np.uint8(7)))
     return bitmap
 
 
-def _slots(hashes: Hashes, size_bytes: int) -> Hashes:
-    slots = hashes * _MIX
-    slots >>= np.uint64(64 - (size_bytes * 8 - 1).bit_length())
-    return slots
+def _buckets(keys: Hashes) -> NDArray[np.int32]:
+    size = _power_of_two(len(keys) * _BUCKETS_PER_GRAM)
+    return np.searchsorted(_first_bits(keys, size), np.arange(size + 1, dtype=np.uint64)).astype(np.int32)
+
+
+def _power_of_two(size: int) -> int:
+    return int(1 << max(16, (size - 1).bit_length()))
+
+
+def _first_bits(mixed: Hashes, size: int) -> Hashes:
+    """Numbers below `size`, a power of two."""
+    return mixed >> np.uint64(65 - size.bit_length())

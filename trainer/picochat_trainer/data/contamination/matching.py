@@ -218,7 +218,7 @@ def _passages(index: ItemIndex, hits: _Hits) -> Iterable[tuple[int, int, int]]:
     """
     if not len(hits.places):
         return []
-    slacks = np.maximum(1, index.layout.num_tokens // 8)
+    slacks, required = np.maximum(1, index.layout.num_tokens // 8), index.required_seeds
     # Far enough apart that seeds in two segments are never counted together.
     gap = index.max_tokens + 2 * int(slacks.max()) + 1
     shifts = hits.places + hits.segments * gap - hits.firsts + gap
@@ -226,9 +226,17 @@ def _passages(index: ItemIndex, hits: _Hits) -> Iterable[tuple[int, int, int]]:
     keys = hits.patterns * width + shifts
     order = np.argsort(keys, kind="stable")
     keys, patterns = keys[order], hits.patterns[order]
+    # Nearly all patterns go here: fewer seeds than needed are anywhere near each other.
+    last = np.arange(len(keys)) + required[patterns] - 1
+    fits = np.flatnonzero(last < len(keys))
+    close = fits[keys[last[fits]] - keys[fits] <= 2 * slacks[patterns[fits]]]
+    kept = np.isin(patterns, patterns[close])
+    order, keys, patterns = order[kept], keys[kept], patterns[kept]
     slack = slacks[patterns]
     near = np.searchsorted(keys, keys + slack, side="right") - np.searchsorted(keys, keys - slack)
-    chosen = np.flatnonzero((near >= index.required_seeds[patterns]) & np.append(True, keys[1:] != keys[:-1]))
+    chosen = np.flatnonzero(
+        (near >= required[patterns]) & np.append(True, keys[1:] != keys[:-1])[: len(keys)]
+    )
     segments = hits.segments[order][chosen]
     shifts = keys[chosen] % width - gap - segments * gap
     return zip(segments.tolist(), patterns[chosen].tolist(), shifts.tolist(), strict=True)
