@@ -37,7 +37,7 @@ DEFAULT_SEED: Final = 42
 
 @dataclass(frozen=True, kw_only=True)
 class Signatures:
-    """What the index needs of n documents: about 1.2 kB each at most. Made in worker processes, pickled as they are."""
+    """What the index needs of n documents: 1.6 kB each at most. Made in worker processes, pickled as they are."""
 
     threshold: float
     seed: int
@@ -83,7 +83,7 @@ def sign(texts: Sequence[str], *, threshold: float = 0.8, seed: int = DEFAULT_SE
 class NearIndex:
     """Signatures of all documents, on disk in `work_dir`, until `removed` compares them.
 
-    Memory: 12 bytes a document, and one band's keys at a time. Disk: at most 1.2 kB a document, gone on `close` or when the
+    Memory: 24 bytes a document, and KEYS_AT_ONCE keys of one band at a time. Disk: at most 1.6 kB a document, gone on `close` or when the
     process ends.
     """
 
