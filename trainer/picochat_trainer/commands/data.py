@@ -11,6 +11,8 @@ from picochat_trainer.commands import (
     data_import,
     data_packs,
     data_rows,
+    data_skills,
+    data_slices,
     data_starters,
 )
 
@@ -21,6 +23,8 @@ GROUPS: Final[tuple[ModuleType, ...]] = (
     data_rows,
     data_starters,
     data_packs,
+    data_slices,
+    data_skills,
 )
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)

@@ -265,6 +265,16 @@ def questions(side: Side, rng: random.Random) -> Iterator[Question]:
     return interleaved(streams, WEIGHTS)
 
 
+def numbers_of(side: Side) -> list[int]:
+    """Numbers that are compared on this side."""
+    return [number for number in range(10, 1_000) if side_of(f"choice {number}") is side]
+
+
+def asked(thing: str, template: str) -> str:
+    """`template` about a thing, with the right article."""
+    return template.format(thing=thing, a="an" if thing[0] in "aeiou" else "a")
+
+
 def _facts(category: str, side: Side, rng: random.Random) -> Iterator[Question]:
     letters = decks(range(len(LABELS)), rng)
     cards = [
@@ -278,7 +288,7 @@ def _facts(category: str, side: Side, rng: random.Random) -> Iterator[Question]:
         answer = relation.facts[side][thing]
         others = [other for other in relation.facts[side].values() if other != answer]
         yield _question(
-            template.format(thing=thing, a="an" if thing[0] in "aeiou" else "a"),
+            asked(thing, template),
             rng.sample(others, len(LABELS) - 1),
             answer,
             next(letters),
@@ -289,7 +299,7 @@ def _facts(category: str, side: Side, rng: random.Random) -> Iterator[Question]:
 
 def _numbers(side: Side, rng: random.Random) -> Iterator[Question]:
     letters = decks(range(len(LABELS)), rng)
-    pool = [number for number in range(10, 1_000) if side_of(f"choice {number}") is side]
+    pool = numbers_of(side)
     templates = NUMBER_TEMPLATES[side]
     for index in decks(range(len(templates)), rng):
         rule, template = templates[index]
