@@ -50,7 +50,7 @@ class GramTable:
     """The keys whose first bits are b are `keys[buckets[b]]` up to `keys[buckets[b + 1]]`."""
     deepest: int
     """Keys in the fullest bucket."""
-    first_entry: Places
+    first_entry: NDArray[np.int32]
     """G + 1 numbers: the entries of gram g are `first_entry[g]` up to `first_entry[g + 1]`."""
     patterns: NDArray[np.int32]
     firsts: NDArray[np.int32]
@@ -81,7 +81,7 @@ class GramTable:
             keys=keys,
             buckets=buckets,
             deepest=int(np.diff(buckets).max()),
-            first_entry=np.append(begins, len(mixed)),
+            first_entry=np.append(begins, len(mixed)).astype(np.int32),
             patterns=patterns[order],
             firsts=firsts[order],
             whole=whole[order],
@@ -110,10 +110,11 @@ class GramTable:
 
     def entries(self, places: Places, grams: Places) -> tuple[Places, Places]:
         """Every (place, entry) of the grams found, in the order of the places."""
-        counts = self.first_entry[grams + 1] - self.first_entry[grams]
+        first = self.first_entry[grams].astype(np.int64)
+        counts = self.first_entry[grams + 1] - first
         repeated = np.repeat(places, counts)
         within = np.arange(len(repeated)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return repeated, np.repeat(self.first_entry[grams], counts) + within
+        return repeated, np.repeat(first, counts) + within
 
 
 def _bitmap(keys: Hashes) -> NDArray[np.uint8]:

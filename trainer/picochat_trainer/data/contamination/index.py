@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picochat_trainer.data.contamination.grams import SEED, GramTable, gram_hashes
-from picochat_trainer.data.contamination.layout import Layout, distinct_texts, lay_out
+from picochat_trainer.data.contamination.layout import Counts, Layout, distinct_texts, lay_out
 from picochat_trainer.data.contamination.measures import NEAR_THRESHOLD, NGRAM, Variant
 from picochat_trainer.data.contamination.patterns import Item, Pattern, build_pattern
 from picochat_trainer.data.contamination.tokens import Places
@@ -26,12 +26,14 @@ class ItemIndex:
         self.near_threshold = near_threshold
         self._texts, self.pattern_of_item = distinct_texts(self.items)
         self._patterns: dict[int, Pattern] = {}
-        self.layout = lay_out(self._texts)
-        self.max_tokens = int(self.layout.num_tokens[self.layout.searched].max(initial=0))
-        seeds, ngrams = gram_hashes(self.layout.hashes)
+        self.layout, ngram_counts, seed_counts = lay_out(self._texts)
         layout = self.layout
-        self.ngrams = _table(layout, ngrams, NGRAM, layout.template_ngrams, _anchors(layout, NGRAM))
-        self.seeds = _table(layout, seeds, SEED, layout.template_seeds, _anchors(layout, SEED))
+        self.max_tokens = int(layout.num_tokens[layout.searched].max(initial=0))
+        seeds, ngrams = gram_hashes(layout.hashes)
+        self.ngrams = _table(
+            layout, ngrams, NGRAM, layout.template_ngrams, _anchors(layout, NGRAM, ngram_counts)
+        )
+        self.seeds = _table(layout, seeds, SEED, layout.template_seeds, _anchors(layout, SEED, seed_counts))
         self.required_seeds = _required_seeds(layout)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -40,10 +42,6 @@ class ItemIndex:
     @property
     def num_patterns(self) -> int:
         return len(self._texts)
-
-    def is_searched(self, number: int) -> bool:
-        """Whether the pattern is long enough to be looked for, with or without its answer."""
-        return bool(self.layout.searched[number])
 
     def variants(self, number: int) -> list[tuple[Variant, int]]:
         """The parts of a pattern that are searched for, and their lengths in tokens."""
@@ -72,34 +70,31 @@ class ItemIndex:
 def _table(
     layout: Layout, hashes: NDArray[np.uint64], size: int, template: NDArray[np.bool_], anchors: Places
 ) -> GramTable:
-    firsts = np.arange(len(layout.of_token)) - layout.begins[layout.of_token]
-    lengths = layout.num_tokens[layout.of_token]
+    of_token = layout.of_token
+    firsts = (np.arange(len(of_token)) - layout.begins[of_token]).astype(np.int32)
+    lengths = layout.num_tokens.astype(np.int32)
     # Shorter patterns have neither n-grams nor edited copies: only their anchor is looked up.
-    counted = layout.searched[layout.of_token] & (firsts + size <= lengths) & ~template & (lengths >= NGRAM)
+    searched = layout.searched & (lengths >= NGRAM)
+    counted = searched[of_token] & (firsts + np.int32(size) <= lengths[of_token]) & ~template
     whole = np.zeros(len(counted), np.bool_)
     whole[anchors] = True
     chosen = np.flatnonzero(counted | whole)
     return GramTable.build(
-        hashes[chosen],
-        layout.of_token[chosen],
-        firsts[chosen].astype(np.int32),
-        whole=whole[chosen],
-        counted=counted[chosen],
+        hashes[chosen], of_token[chosen], firsts[chosen], whole=whole[chosen], counted=counted[chosen]
     )
 
 
-def _anchors(layout: Layout, size: int) -> Places:
+def _anchors(layout: Layout, size: int, counts: Counts) -> Places:
     """For every pattern that is found whole by grams of this size: the first token of its rarest gram."""
     lengths = np.where(layout.has_prompt, layout.num_prompt, layout.num_tokens)
     fits = (lengths >= NGRAM) if size == NGRAM else (lengths < NGRAM)
     chosen = np.flatnonzero(fits & layout.searched)
     if not len(chosen):
         return chosen
-    counts = layout.ngram_counts if size == NGRAM else layout.seed_counts
     begins = layout.begins[chosen]
     ends = begins + lengths[chosen] - size + 1
     # Rarest first, then leftmost; the last element only gives the last end something to point at.
-    ranked = np.append((counts << 32) | np.arange(len(counts)), np.iinfo(np.int64).max)
+    ranked = np.append((counts.astype(np.int64) << 32) | np.arange(len(counts)), np.iinfo(np.int64).max)
     return np.minimum.reduceat(ranked, np.stack([begins, ends], axis=1).ravel())[::2] & 0xFFFFFFFF
 
 

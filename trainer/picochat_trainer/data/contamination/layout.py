@@ -17,7 +17,12 @@ from picochat_trainer.data.contamination.tokens import Hashes, Places, tokenize
 from picochat_trainer.data.normalize import is_unspaced, words
 
 _BATCH: Final = 1 << 17  # characters that are split into tokens at once
+_SORTED_AT_ONCE: Final = 1 << 20
 _GROUP_FACTOR: Final = np.uint64(0xC2B2AE3D27D4EB4F)
+
+
+Counts = NDArray[np.int32]
+"""(N)"""
 
 
 class Text(NamedTuple):
@@ -50,10 +55,6 @@ class Layout:
     """(N): the n-gram that begins here is a template."""
     template_seeds: NDArray[np.bool_]
     """(N)"""
-    ngram_counts: Places
-    """(N): different prompts of the group that hold the n-gram which begins here."""
-    seed_counts: Places
-    """(N)"""
 
     @property
     def searched(self) -> NDArray[np.bool_]:
@@ -70,7 +71,8 @@ def distinct_texts(items: Sequence[Item]) -> tuple[list[Text], list[int]]:
     return list(numbers), of_item
 
 
-def lay_out(texts: Sequence[Text]) -> Layout:
+def lay_out(texts: Sequence[Text]) -> tuple[Layout, Counts, Counts]:
+    """With the layout: how many different prompts of its group hold the n-gram, and the seed, that begins at each token."""
     hashes, lengths = _tokenize_all([field for text in texts for field in (text.prompt, text.answer)])
     num_prompt, num_answer = lengths[::2], lengths[1::2]
     num_tokens = num_prompt + num_answer
@@ -91,7 +93,7 @@ def lay_out(texts: Sequence[Text]) -> Layout:
     seeds, ngrams = gram_hashes(hashes)
     template_ngrams, ngram_counts = _templates(ngrams, NGRAM, of_token, groups, forms)
     template_seeds, seed_counts = _templates(seeds, SEED, of_token, groups, forms)
-    return Layout(
+    layout = Layout(
         hashes=hashes,
         begins=begins,
         of_token=of_token,
@@ -101,9 +103,8 @@ def lay_out(texts: Sequence[Text]) -> Layout:
         has_both=has_both,
         template_ngrams=template_ngrams,
         template_seeds=template_seeds,
-        ngram_counts=ngram_counts,
-        seed_counts=seed_counts,
     )
+    return layout, ngram_counts, seed_counts
 
 
 def _tokenize_all(fields: Sequence[str]) -> tuple[Hashes, Places]:
@@ -150,29 +151,42 @@ def _templates(
     of_token: NDArray[np.int32],
     groups: NDArray[np.int32],
     forms: NDArray[np.int32],
-) -> tuple[NDArray[np.bool_], Places]:
+) -> tuple[NDArray[np.bool_], Counts]:
     """Whether the gram that begins at each token is a template, and how many different prompts hold it."""
-    template, counts = np.zeros(len(of_token), np.bool_), np.zeros(len(of_token), np.int64)
-    places = (
+    template, counts = np.zeros(len(of_token), np.bool_), np.zeros(len(of_token), np.int32)
+    limits = np.array([template_limit(count) for count in _prompts_of_groups(groups, forms)])
+    inside = (
         np.flatnonzero(of_token[: len(grams)] == of_token[size - 1 :])
         if len(grams)
         else np.zeros(0, np.int64)
     )
-    if not len(places):
-        return template, counts
-    patterns = of_token[places]
-    keys = grams[places] ^ (groups[patterns].astype(np.uint64) * _GROUP_FACTOR)
-    order = np.lexsort((patterns, forms[patterns], keys))
-    places, patterns, keys = places[order], patterns[order], keys[order]
+    # Equal grams are in the same share, so that sorting needs little memory.
+    num_shares = np.uint64(len(inside) // _SORTED_AT_ONCE + 1)
+    share_of = (grams[inside] >> np.uint64(32)) % num_shares
+    for share in range(int(num_shares)):
+        places = inside[share_of == share]
+        patterns = of_token[places]
+        keys = grams[places] ^ (groups[patterns].astype(np.uint64) * _GROUP_FACTOR)
+        order = np.lexsort((patterns, forms[patterns], keys))
+        places, patterns = places[order], patterns[order]
+        num_forms, repeats = _count(keys[order], forms[patterns], patterns)
+        counts[places] = num_forms
+        template[places] = (num_forms >= limits[groups[patterns]]) | (repeats > MAX_REPEATS)
+    return template, counts
+
+
+def _count(
+    keys: Hashes, forms: NDArray[np.int32], patterns: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each of the sorted rows: forms with the same key, and rows with the same key, form and pattern."""
+    if not len(keys):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     new_key = np.append(True, keys[1:] != keys[:-1])
-    new_form = new_key | np.append(True, forms[patterns][1:] != forms[patterns][:-1])
+    new_form = new_key | np.append(True, forms[1:] != forms[:-1])
     new_pattern = new_form | np.append(True, patterns[1:] != patterns[:-1])
     num_forms = np.add.reduceat(new_form.astype(np.int64), np.flatnonzero(new_key))[np.cumsum(new_key) - 1]
-    repeats = np.diff(np.append(np.flatnonzero(new_pattern), len(places)))[np.cumsum(new_pattern) - 1]
-    counts[places] = num_forms
-    limits = np.array([template_limit(count) for count in _prompts_of_groups(groups, forms)])
-    template[places] = (num_forms >= limits[groups[patterns]]) | (repeats > MAX_REPEATS)
-    return template, counts
+    repeats = np.diff(np.append(np.flatnonzero(new_pattern), len(keys)))[np.cumsum(new_pattern) - 1]
+    return num_forms, repeats
 
 
 def _prompts_of_groups(groups: NDArray[np.int32], forms: NDArray[np.int32]) -> list[int]:

@@ -182,13 +182,17 @@ def _find_runs(index: ItemIndex, block: _Block, hits: _Hits, found: dict[tuple[i
         for skipped, equal in _equal_runs(block.tokens.words(place, place + length), wanted):
             begin, in_pattern = place + skipped, first + skipped
             span = block.span(segment, begin, begin + equal - 1)
-            of_prompt = min(equal, max(1, pattern.num_prompt - in_pattern))
-            prompt_end = block.span(segment, begin, begin + of_prompt - 1).end
+            prompt_end = span.end
+            if in_pattern < pattern.num_prompt < in_pattern + equal:
+                prompt_end = block.span(segment, begin, begin + pattern.num_prompt - in_pattern - 1).end
             of_both.runs.setdefault((in_pattern, equal), Run(in_pattern, equal, prompt_end, span))
 
 
 def _equal_runs(words: Sequence[str], wanted: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Where at least `NGRAM` tokens in a row are equal: all of it, unless hashes of different words were equal."""
+    if tuple(words) == tuple(wanted):
+        yield 0, len(words)
+        return
     begin = 0
     for place in range(len(words) + 1):
         if place == len(words) or words[place] != wanted[place]:

@@ -8,13 +8,14 @@ from typing import Final
 from picochat_trainer.data.contamination.index import ItemIndex
 from picochat_trainer.data.contamination.matches import Match
 from picochat_trainer.data.contamination.matching import match_block
-from picochat_trainer.data.contamination.measures import Variant, measures
+from picochat_trainer.data.contamination.measures import measures
 from picochat_trainer.data.contamination.results import Finding, ItemResult, Measured, ScanResult
 from picochat_trainer.data.contamination.segments import Segment, cut_blocks
 from picochat_trainer.data.contamination.tally import PatternTally, Place
 from picochat_trainer.data.workers import Workers
 
 BLOCKS_PER_TASK: Final = 8
+_NOTHING: Final = Measured()
 Task = list[list[Segment]]
 
 
@@ -89,18 +90,18 @@ def _size(task: Task) -> int:
 
 def _result(index: ItemIndex, stream: _Stream, tallies: dict[int, PatternTally]) -> ScanResult:
     measured = {number: tally.finish() for number, tally in tallies.items()}
+    has_prompt, has_both = index.layout.has_prompt.tolist(), index.layout.has_both.tolist()
     items: dict[str, ItemResult] = {}
     findings: list[Finding] = []
     num_found = 0
     for item, number in zip(index.items, index.pattern_of_item, strict=True):
         tally = tallies.get(number)
-        variants = [variant for variant, _ in index.variants(number)]
-        of_variant = dict(zip(variants, measured.get(number, [Measured()] * len(variants)), strict=True))
+        parts = iter(measured.get(number, (_NOTHING, _NOTHING)))
         items[item.key] = ItemResult(
             key=item.key,
-            searchable=bool(variants),
-            prompt=of_variant.get(Variant.PROMPT),
-            prompt_answer=of_variant.get(Variant.PROMPT_ANSWER),
+            searchable=has_prompt[number] or has_both[number],
+            prompt=next(parts) if has_prompt[number] else None,
+            prompt_answer=next(parts) if has_both[number] else None,
             num_documents=tally.num_documents if tally else 0,
         )
         if tally:
