@@ -186,11 +186,11 @@ class HonestyEvidence(Compared):
     """`honesty/honesty_report.json`: data against data, before anything is trained."""
 
     exact_prompt_leaks: Count
-    """Eval prompts that are also SFT prompts, after normalisation."""
+    """Eval prompts that stand whole in an SFT row, wherever in it, after normalisation."""
     near_prompt_leaks: Count
-    """Eval prompts of which an edited copy is an SFT or preference prompt."""
+    """Eval prompts of which an edited copy stands in an SFT or preference row."""
     preference_prompt_leaks: Count
-    """Eval prompts that are also preference prompts, after normalisation."""
+    """Eval prompts that stand whole in a preference row, in its prompt or either answer, after normalisation."""
     corpus_prompt_hits: Count
     """Eval prompts found in the corpus, after normalisation."""
     duplicate_eval_prompts: Count

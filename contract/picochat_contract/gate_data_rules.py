@@ -26,7 +26,7 @@ def honesty_rules(policy: GatePolicy, name: str, e: Evidence) -> Iterator[Check]
         "data_honesty",
         e.exact_prompt_leaks,
         policy.max_exact_prompt_leaks,
-        "eval prompts that are also SFT prompts",
+        "eval prompts that stand in SFT rows",
         "remove the leaked rows from the SFT file (the honesty report names them) and train again",
         name,
     )
@@ -34,7 +34,7 @@ def honesty_rules(policy: GatePolicy, name: str, e: Evidence) -> Iterator[Check]
         "preference_honesty",
         e.preference_prompt_leaks,
         policy.max_exact_prompt_leaks,
-        "eval prompts that are also preference prompts",
+        "eval prompts that stand in preference rows",
         "remove the leaked rows from the preference file (the honesty report names them) and train again",
         name,
     )
@@ -50,7 +50,7 @@ def honesty_rules(policy: GatePolicy, name: str, e: Evidence) -> Iterator[Check]
         "near_prompt_leaks",
         e.near_prompt_leaks / e.num_eval if e.num_eval else 0.0,
         policy.max_near_prompt_rate,
-        f"of {e.num_eval} eval prompts have an edited copy among the tuning prompts ({e.near_prompt_leaks})",
+        f"of {e.num_eval} eval prompts have an edited copy among the tuning rows ({e.near_prompt_leaks})",
         "remove the edited copies that the honesty report names, or replace the eval items",
         name,
         severity=_severity(policy),

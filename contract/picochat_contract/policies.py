@@ -36,10 +36,10 @@ class GatePolicy(Config):
     max_prompt_echo: float = 0.05
     max_unsupported_claims: float = 0.05
     max_exact_prompt_leaks: int = 0
-    """Also for preference prompts and for what was really trained on."""
+    """Also for preference rows and for what was really trained on."""
     max_corpus_prompt_hits: int = 0
     max_near_prompt_rate: float = 0.05
-    """Share of the eval items with an edited copy among SFT or preference prompts."""
+    """Share of the eval items with an edited copy among SFT or preference rows."""
     max_contaminated_rate: float = 0.02
     """Share of a pair's items that a published measure marks; 2 % is the rule of Tulu 3 (arXiv 2411.15124)."""
     max_copied_rate: float = 0.05

@@ -89,7 +89,7 @@ class HonestyFacts(Config):
     eval_sha256: Sha256
     num_eval: Count
     exact_prompt_leaks: Count
-    """Eval prompts that are also SFT prompts, after normalisation."""
+    """Eval prompts that stand whole in an SFT row, wherever in it, after normalisation."""
     preference_prompt_leaks: Count
     external_leaks: Count
     """Items of external benchmarks that stand among SFT or preference rows, after normalisation."""
@@ -98,7 +98,7 @@ class HonestyFacts(Config):
     external_corpus_hits: Count = 0
     """Items of external benchmarks found in the corpus, after normalisation."""
     near_prompt_leaks: Count
-    """Eval prompts of which an edited copy is an SFT or preference prompt."""
+    """Eval prompts of which an edited copy stands in an SFT or preference row."""
     duplicate_eval_prompts: Count
 
 

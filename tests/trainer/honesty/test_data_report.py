@@ -53,11 +53,43 @@ def test_a_short_prompt_leaks_too(report_on: ReportOn) -> None:
     assert (report["status"], report["exact_prompt_leaks"]) == ("blocked", 1)
 
 
-def test_a_leak_in_an_answer_is_found(report_on: ReportOn) -> None:
-    chat = [("Hello there, friend!", f"You asked: {LEAK} The release gate does.")]
-    report = report_on(items=[LEAK], chat=chat)
-    assert report["exact_prompt_leaks"] == 0
-    assert pair_of(report, "sft_vs_eval")["normalised"] == 1
+PLACES: dict[str, Report] = {
+    "system text": {"system": f"You know this one: {LEAK}", "user": "Hello!", "assistant": "Hello."},
+    "longer prompt": {"user": f"Answer shortly. {LEAK} Thanks!", "assistant": "The release gate."},
+    "answer": {"user": "What was asked?", "assistant": f"You asked: {LEAK}"},
+    "tool": {
+        "user": "Go on.",
+        "assistant": "Done.",
+        "tools": [{"type": "function", "function": {"name": "ask", "description": LEAK}}],
+    },
+    "earlier answer": {
+        "messages": [
+            {"role": "user", "content": "Hi."},
+            {"role": "assistant", "content": LEAK},
+            {"role": "user", "content": "I see."},
+            {"role": "assistant", "content": "Good."},
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_whole_prompt_blocks_wherever_it_stands_in_a_row(
+    tmp_path: Path, write_data: Any, place: str
+) -> None:
+    write_data(items=[CLEAN, LEAK])
+    with (tmp_path / layout.CHAT).open("a") as file:
+        file.write(json.dumps(PLACES[place]) + "\n")
+    report = data_report(read_data_files(tmp_path.joinpath), HonestyConfig(), workers=1)
+    assert (report["status"], report["exact_prompt_leaks"], report["near_prompt_leaks"]) == ("blocked", 1, 0)
+    assert (2, "3") in places(report, "sft_vs_eval")
+
+
+@pytest.mark.parametrize("field", ["chosen", "rejected"])
+def test_a_whole_prompt_in_either_answer_of_a_pair_blocks(report_on: ReportOn, field: str) -> None:
+    row = {"prompt": "Say something about gates, please.", "chosen": "They open.", "rejected": "They close."}
+    report = report_on(items=[CLEAN, LEAK], preferences=[row | {field: f"You mean: {LEAK}"}])
+    assert (report["status"], report["preference_prompt_leaks"]) == ("blocked", 1)
 
 
 def test_a_leak_in_an_earlier_turn_of_a_conversation_blocks(tmp_path: Path, write_data: Any) -> None:
@@ -104,17 +136,12 @@ def test_a_prompt_among_the_preferences_blocks(report_on: ReportOn) -> None:
     assert pair_of(report, "preferences_vs_eval")["risk"] == "high"
 
 
-def test_a_leak_in_a_rejected_answer_is_found(report_on: ReportOn) -> None:
-    rows = [{"prompt": "Say something about gates, please.", "chosen": "Gates open.", "rejected": LEAK}]
-    report = report_on(items=[LEAK], preferences=rows)
-    assert pair_of(report, "preferences_vs_eval")["normalised"] == 1
-
-
 def test_an_external_benchmark_in_the_corpus_is_found(report_on: ReportOn) -> None:
     external = {"arc": [{"user": LEAK, "choice_labels": ["A", "B"], "correct_choice": "A"}]}
     report = report_on(items=[CLEAN], corpus=["Plain text first.", f"Q: {LEAK}"], external=external)
     assert pair_of(report, "corpus_vs_external")["num_contaminated"] == 1
     assert report["status"] == "caution"
+    assert report["summary"].endswith("; 1 external items are contaminated")
     assert report["num_external"] == 1
     assert set(report["external_sha256"]) == {"arc"}
 

@@ -6,10 +6,10 @@ from typing import Any, Final
 SHOWN_FINDINGS: Final = 40
 
 _COUNTS: Final = {
-    "exact_prompt_leaks": "eval prompts that are SFT prompts",
-    "preference_prompt_leaks": "eval prompts that are preference prompts",
+    "exact_prompt_leaks": "eval prompts in SFT rows",
+    "preference_prompt_leaks": "eval prompts in preference rows",
     "corpus_prompt_hits": "eval prompts in the corpus",
-    "near_prompt_leaks": "eval prompts with an edited copy among the tuning prompts",
+    "near_prompt_leaks": "eval prompts with an edited copy among the tuning rows",
     "duplicate_eval_prompts": "repeated eval prompts",
     "trained_documents": "documents that were trained on",
     "held_out_documents": "documents that were held out",

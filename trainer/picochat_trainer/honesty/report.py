@@ -47,12 +47,14 @@ def data_report(data: DataFiles, config: HonestyConfig, *, workers: int) -> dict
     sft_leaks = shared_prompts(prompts, texts.sft_prompts(data.chat))
     preference_leaks = shared_prompts(prompts, sets[texts.PREFERENCES].items)
     repeats = repeated_prompts(prompts)
-    corpus_hits = _prompt_hits(pairs, [texts.CORPUS])
-    near = _near_prompts(pairs, known={leak.item.key for leak in (*sft_leaks, *preference_leaks)})
+    # A whole prompt leaks wherever it stands in a row: system text, tools, any turn, either answer of a pair.
+    in_sft = _prompt_hits(pairs, [texts.SFT]) | {leak.item.key for leak in sft_leaks}
+    in_preferences = _prompt_hits(pairs, [texts.PREFERENCES]) | {leak.item.key for leak in preference_leaks}
+    near = _near_prompts(pairs, known=in_sft | in_preferences)
     counts = {
-        "exact_prompt_leaks": len(sft_leaks),
-        "preference_prompt_leaks": len(preference_leaks),
-        "corpus_prompt_hits": len(corpus_hits),
+        "exact_prompt_leaks": len(in_sft),
+        "preference_prompt_leaks": len(in_preferences),
+        "corpus_prompt_hits": len(_prompt_hits(pairs, [texts.CORPUS])),
         "near_prompt_leaks": len(near),
         "duplicate_eval_prompts": len(repeats),
     }
@@ -217,20 +219,24 @@ def _data_status(counts: Mapping[str, int], pairs: Sequence[Pair]) -> Status:
 
 
 def _data_summary(counts: Mapping[str, int], pairs: Sequence[Pair], num_eval: int) -> str:
-    dirty = {
-        item.key
-        for pair in pairs
-        if pair.reference in TRAINED and pair.target == texts.EVAL
-        for item in pair.contaminated
-    }
+    dirty = _num_contaminated(pairs, texts.EVAL)
     if not any(counts.values()) and not dirty:
-        return f"none of {num_eval} eval items is in the SFT rows, the preferences or the corpus, or repeated"
-    return (
-        f"of {num_eval} eval prompts {counts['exact_prompt_leaks']} are SFT prompts, "
-        f"{counts['preference_prompt_leaks']} are preference prompts, {counts['corpus_prompt_hits']} are in the "
-        f"corpus, {counts['near_prompt_leaks']} have edited copies among the tuning prompts, "
-        f"{counts['duplicate_eval_prompts']} are repeated; {len(dirty)} are contaminated by at least one measure"
-    )
+        said = f"none of {num_eval} eval items is in the SFT rows, the preferences or the corpus, or repeated"
+    else:
+        said = (
+            f"of {num_eval} eval prompts {counts['exact_prompt_leaks']} stand in SFT rows, "
+            f"{counts['preference_prompt_leaks']} in preference rows, {counts['corpus_prompt_hits']} in the "
+            f"corpus, {counts['near_prompt_leaks']} have edited copies among the tuning rows, "
+            f"{counts['duplicate_eval_prompts']} are repeated; {dirty} are contaminated by at least one measure"
+        )
+    external = _num_contaminated(pairs, texts.EXTERNAL)
+    return f"{said}; {external} external items are contaminated" if external else said
+
+
+def _num_contaminated(pairs: Sequence[Pair], target: str) -> int:
+    """Items of a set that at least one measure marks in anything that trains."""
+    found = [pair.contaminated for pair in pairs if pair.reference in TRAINED and pair.target == target]
+    return len({item.key for items in found for item in items})
 
 
 def _same_prompt_findings(kind: str, pair: str, found: Sequence[SamePrompt]) -> list[dict[str, Any]]:
