@@ -12,7 +12,7 @@ from picochat_trainer.data.contamination.index import ItemIndex
 from picochat_trainer.data.contamination.measures import MEASURES, Measure, Name, Variant
 from picochat_trainer.data.contamination.patterns import Item
 from picochat_trainer.data.contamination.results import Finding, FindingKind, ItemResult, Measured, ScanResult
-from picochat_trainer.data.contamination.scan import scan
+from picochat_trainer.data.contamination.scanning import scan
 
 __all__ = [
     "MEASURES",
