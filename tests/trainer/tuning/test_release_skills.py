@@ -174,6 +174,7 @@ def test_no_word_is_on_both_sides_or_in_two_groups(sft: list[ChatRow], items: li
     train, test = spelled_words(of_skill(sft, "spelling")), spelled_words(of_skill(items, "spelling"))
     assert (len(train), len(test)) == (len(of_skill(sft, "spelling")), len(of_skill(items, "spelling")))
     assert not train.keys() & test.keys()
+    assert not {word[::-1] for word in train} & test.keys()
 
 
 def test_no_fact_is_on_both_sides() -> None:

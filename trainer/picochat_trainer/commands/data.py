@@ -11,6 +11,7 @@ from picochat_trainer.commands import (
     data_import,
     data_packs,
     data_rows,
+    data_security,
     data_skills,
     data_slices,
     data_starters,
@@ -25,6 +26,7 @@ GROUPS: Final[tuple[ModuleType, ...]] = (
     data_packs,
     data_slices,
     data_skills,
+    data_security,
 )
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)

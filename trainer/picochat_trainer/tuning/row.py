@@ -137,5 +137,10 @@ def build(values: dict[str, Any], model: type[R]) -> R | Problem:
         return Problem(line=values["line"], message=f"{field + ': ' if field else ''}{message}")
 
 
+def numbered(rows: Iterable[R]) -> list[R]:
+    """Rows with the line numbers that they have in a new file."""
+    return [row.model_copy(update={"line": line}) for line, row in enumerate(rows, start=1)]
+
+
 def to_jsonl(rows: Iterable[Row]) -> str:
     return "".join(f"{row.to_json()}\n" for row in rows)

@@ -8,13 +8,13 @@ from typing import Final
 
 from picochat_client.packs import ROW_KEYS, corpus_settings, read_dataset_file, rows_path
 from picochat_contract.canonical import sha256_hex
-from picochat_contract.data_configs import Source
+from picochat_contract.data_configs import FileSource, Source
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.packs import CorpusRecipe, DatasetPack
 from pydantic import TypeAdapter
 
 from picochat_trainer.data.corpus_store import CorpusDocument
-from picochat_trainer.data.sources import open_sources
+from picochat_trainer.tuning.starters.texts import read_sources
 
 SOURCES: Final = TypeAdapter(list[Source])
 
@@ -30,9 +30,7 @@ class PackFiles:
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """(name, text) of the corpus as it lies in its sources, before cleaning."""
-        for file in open_sources(self.sources, artifact_path=_no_uploads):
-            if file.documents is not None:
-                yield from ((document.path, document.text) for document in file.documents())
+        return read_sources(self.sources)
 
     def rows_path(self, name: str) -> Path | None:
         return rows_path(self.path, name)
@@ -83,5 +81,6 @@ class RawCorpus:
             self._read = index + 1
 
 
-def _no_uploads(digest: str) -> Path:
-    raise AssertionError(f"no source on the command line is an upload: {digest}")
+def source_texts(path: Path) -> Callable[[], Iterator[tuple[str, str]]]:
+    """(name, text) of the documents of a file or folder, each time from the beginning."""
+    return lambda: read_sources([FileSource(type="file", path=str(path))])

@@ -29,6 +29,7 @@ from picochat_trainer.tuning.packs.profiles import (
     skill_shares,
 )
 from picochat_trainer.tuning.release_skills import AnswerStyle, generate_eval, generate_sft
+from picochat_trainer.tuning.row import numbered
 from picochat_trainer.tuning.rows import ChatRow, EvalItem
 from picochat_trainer.tuning.shares import apportioned
 from picochat_trainer.tuning.skills.question import Side
@@ -97,8 +98,7 @@ def make_rows(
 
 def shuffled(rows: Sequence[R], seed: int, side: Side) -> list[R]:
     """In random order, with the line numbers that they then have in a file."""
-    mixed = random.Random(f"{seed} pack order {side}").sample(rows, len(rows))
-    return [row.model_copy(update={"line": line}) for line, row in enumerate(mixed, start=1)]
+    return numbered(random.Random(f"{seed} pack order {side}").sample(rows, len(rows)))
 
 
 def _add_hub_rows(num_sft: int, num_eval: int, options: RowOptions, made: Made) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """Spelling: count, first letter, last letter, spaced, reversed.
 
-Words are invented, so there are enough of them and none is known from the corpus. A word belongs to SFT or to the
-eval for good, and to one stage and template. Lengths and letters are dealt evenly, so that no fixed answer pays.
+Words are invented, so there are enough of them and none is known from the corpus. A word, together with its reverse,
+belongs to SFT or to the eval for good; it has one stage and one template. Lengths and letters are dealt evenly, so that
+no fixed answer pays.
 """
 
 import random
@@ -103,9 +104,14 @@ def _stage(stage: str, side: Side, rng: random.Random) -> Iterator[tuple[str, st
                 break
 
 
+def word_side(word: str) -> Side:
+    """The side of a word and of its reverse: turned around, an eval word would be an answer of SFT."""
+    return side_of(min(word, word[::-1]))
+
+
 def _belongs(word: str, stage: str, side: Side) -> bool:
     _, own_stage = dealt(f"stage {word}", tuple(WEIGHTS))
-    return side_of(word) is side and own_stage == stage and word != word[::-1]
+    return word_side(word) is side and own_stage == stage and word != word[::-1]
 
 
 def _invent(rng: random.Random, length: int, letter: str, *, last: bool) -> str:
