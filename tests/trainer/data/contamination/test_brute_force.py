@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from picochat_trainer.data.contamination import Item, ItemIndex, Variant, scan
-from picochat_trainer.data.contamination import scanning
+from picochat_trainer.data.contamination import Item, ItemIndex, Variant, scan, scanning
 from picochat_trainer.data.contamination.patterns import template_limit
 from picochat_trainer.data.contamination.segments import cut_blocks
 from picochat_trainer.data.normalize import words
