@@ -24,6 +24,8 @@ RULES: Final[tuple[Rule, ...]] = (
     *EVAL_RULES,
     *MACHINE_RULES,
 )
+MACHINE_CHECKS: Final = frozenset({"attention_backend_runtime", *(rule.id for rule in MACHINE_RULES)})
+"""Checks that another machine, or the same one tomorrow, may answer otherwise."""
 NOTES: Final = (
     "SFT loss counts assistant tokens only.",
     "Eval is closed-book: the model sees the prompt and nothing else; choice items are scored against guessing.",
@@ -45,6 +47,12 @@ def judge(config: PreflightConfig, facts: PreflightFacts) -> PreflightReport:
         checks=checks,
         notes=(*NOTES, *_notes(subject, len(RULES) - len(rules))),
     )
+
+
+def blocks_anywhere(report: PreflightReport) -> bool:
+    """False where something blocks that lies in the machine or in how it was measured, so that measuring anew may help."""
+    lasting = {rule.id for rule in RULES} - MACHINE_CHECKS
+    return all(check.id in lasting for check in report.blocking)
 
 
 def record(report: PreflightReport, facts: PreflightFacts) -> PreflightRecord:

@@ -21,7 +21,7 @@ from picochat_contract.preflight import (
     PreflightStatus,
 )
 from picochat_contract.preflight_facts import PreflightFacts
-from picochat_contract.preflight_judge import judge
+from picochat_contract.preflight_judge import blocks_anywhere, judge
 from picochat_contract.spec import validated
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
@@ -55,6 +55,13 @@ def judge_run(session: Session, store: LocalStore, run: Run, stage: Stage) -> Pr
         )
     )
     return report
+
+
+def is_reusable(session: Session, twin: Stage) -> bool:
+    """Whether what a finished preflight stage measured may stand for an equal one: not where nobody judged it, and not
+    where it blocked over its machine, which no fingerprint covers."""
+    row = repository.of_run(session, twin.run_id)
+    return row is not None and blocks_anywhere(PreflightReport.model_validate(row.report))
 
 
 def preflight_out(session: Session, project_id: str, run_id: str) -> PreflightOut:

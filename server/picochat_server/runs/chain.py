@@ -40,7 +40,7 @@ def stage_done(session: Session, store: LocalStore, settings: Settings, run: Run
     session.flush()
     if stage.name == StageName.GATE:
         gates.decide_run(session, store, settings, run)
-    elif stage.name == StageName.PREFLIGHT and run.desired_state != DesiredState.CANCELLED:
+    elif stage.name == StageName.PREFLIGHT and not _was_cut_short(session, run):
         report = preflight.judge_run(session, store, run, stage)
         if report.status is PreflightStatus.BLOCKED:
             _block(session, run, report)
@@ -124,6 +124,11 @@ def _block(session: Session, run: Run, report: PreflightReport) -> None:
     move_run(session, run, RunState.BLOCKED, message=_why_blocked(report))
 
 
+def _was_cut_short(session: Session, run: Run) -> bool:
+    """A cancel came while there still was something to cancel: the run ends as cancelled, not by a judgement."""
+    return any(stage.state == StageState.CANCELLED for stage in repository.stages_of(session, run.id))
+
+
 def _why_blocked(report: PreflightReport) -> str:
     named = [
         f"{check.id}: {check.message}" + (f" (fix: {check.fix})" if check.fix else "")
@@ -148,6 +153,8 @@ def _start(session: Session, store: LocalStore, settings: Settings, run: Run, st
     resources = validated(RunSpec, run.spec).resources
     stage.fingerprint = fingerprint(name, config, digests, resources)
     for twin in repository.finished_twins(session, run.project_id, stage.fingerprint):
+        if name is StageName.PREFLIGHT and not preflight.is_reusable(session, twin):
+            continue
         outputs = repository.outputs_of_stages(session, [twin.id])
         if all(store.has(output.digest) for output in outputs):
             mark_running(session, run)

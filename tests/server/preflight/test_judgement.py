@@ -186,6 +186,39 @@ def test_a_reused_preflight_blocks_again_at_submit(client: TestClient, worker: T
     assert blocked_by(client, second["id"]) == blocked_by(client, first)
 
 
+FULL_DISK = {"machine": {"cpu_count": 8, "ram_bytes": 1 << 40, "free_disk_bytes": 1}}
+
+
+def test_a_preflight_that_its_machine_blocked_is_measured_anew(
+    client: TestClient, worker: TestClient
+) -> None:
+    first, hand = at_preflight(client, worker)
+    say(hand, sound_facts(hand.claim["job"]["inputs"]) | FULL_DISK)
+    assert any("are free" in message for message in blocked_by(client, first))
+    second = submit(client, SMOKE)
+    assert states(second)["preflight"] == "queued"
+    say(hand.take())
+    assert states(show(client, second))["tokenizer"] == "queued"
+    third = submit(client, SMOKE)
+    assert (states(third)["preflight"], states(third)["tokenizer"]) == ("cached", "queued")
+
+
+def test_a_preflight_that_could_not_be_judged_is_measured_anew(
+    client: TestClient, worker: TestClient
+) -> None:
+    first, hand = at_preflight(client, worker)
+    hand.succeed({layout.PREFLIGHT: b"{"})
+    assert blocked_by(client, first)
+    assert states(submit(client, SMOKE))["preflight"] == "queued"
+
+
+def test_a_preflight_of_a_cancelled_run_is_measured_anew(client: TestClient, worker: TestClient) -> None:
+    run, hand = at_preflight(client, worker)
+    client.post(f"/api/v1/runs/{run}/cancel")
+    say(hand)
+    assert states(submit(client, SMOKE))["preflight"] == "queued"
+
+
 def test_a_run_that_ends_with_preflight_is_blocked_too(client: TestClient, worker: TestClient) -> None:
     run, hand = at_preflight(client, worker, {**SMOKE, "until": "preflight"})
     say(hand, leaky(hand))
@@ -219,6 +252,17 @@ def test_a_cancelled_run_stays_cancelled_whatever_preflight_found(
     shown = show(client, run)
     assert (shown["state"], shown["verdict"]) == ("cancelled", None)
     problem(client.get(f"/api/v1/runs/{run}/preflight"), 404, "preflight_not_ready")
+
+
+@pytest.mark.parametrize(("facts", "state"), [(leaky, "blocked"), (None, "succeeded")])
+def test_a_cancel_that_comes_too_late_to_stop_anything_hides_no_report(
+    client: TestClient, worker: TestClient, facts: Callable[[Hand], dict[str, Any]] | None, state: str
+) -> None:
+    run, hand = at_preflight(client, worker, {**SMOKE, "until": "preflight"})
+    client.post(f"/api/v1/runs/{run}/cancel")
+    say(hand, facts(hand) if facts else None)
+    assert show(client, run)["state"] == state
+    assert preflight_of(client, run)["report"]["status"] == ("blocked" if facts else "warn")
 
 
 def test_a_blocked_run_cannot_be_cancelled(client: TestClient, worker: TestClient) -> None:
