@@ -108,3 +108,22 @@ def test_what_is_no_corpus_is_named(tmp_path: Path, files: dict[str, str], code:
     with pytest.raises(ContractError) as caught:
         list(CorpusStore.at(tmp_path).documents())
     assert caught.value.code is code
+
+
+def test_a_text_file_with_its_manifest_means_the_documents_of_the_manifest(run_dir: Path) -> None:
+    store = CorpusStore.of(run_dir / layout.CORPUS, run_dir / layout.CORPUS_MANIFEST)
+    assert [document.text for document in store.documents()] == TEXTS
+    assert store.num_bytes == CorpusStore.at(run_dir).num_bytes
+
+
+def test_a_text_file_that_is_not_the_manifests_is_refused(run_dir: Path) -> None:
+    (run_dir / layout.CORPUS).write_text("edited by hand\n")
+    with pytest.raises(ContractError, match=r"corpus\.txt is not the text of .*corpus_manifest") as caught:
+        CorpusStore.of(run_dir / layout.CORPUS, run_dir / layout.CORPUS_MANIFEST)
+    assert caught.value.code is Code.INPUT_CHANGED
+
+
+def test_a_manifest_that_is_not_there_is_missed(run_dir: Path) -> None:
+    with pytest.raises(ContractError, match=r"no corpus manifest at .*nowhere\.json") as caught:
+        CorpusStore.of(run_dir / layout.CORPUS, run_dir / "nowhere.json")
+    assert caught.value.code is Code.CORPUS_MISSING

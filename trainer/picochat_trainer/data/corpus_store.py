@@ -73,8 +73,16 @@ class CorpusStore:
             return cls.at(path)
         if path.name == layout.CORPUS_MANIFEST and manifest is None:
             return cls.at(path.parent)
+        if manifest is not None and not manifest.is_file():
+            raise ContractError(
+                Code.CORPUS_MISSING,
+                f"there is no corpus manifest at {manifest}; expected the file that picochat data build wrote",
+                param=layout.CORPUS_MANIFEST,
+            )
         places = {layout.CORPUS: path, layout.CORPUS_MANIFEST: manifest or Path()}
-        return cls(lambda name: places.get(name, path.with_name(name)))
+        store = cls(lambda name: places.get(name, path.parent / name))
+        store._check_text()
+        return store
 
     @property
     def sha256(self) -> str:
@@ -120,6 +128,17 @@ class CorpusStore:
                     f"{path} is missing or is not the file of {self._manifest_path}; build the corpus again",
                     param=entry["path"],
                 )
+
+    def _check_text(self) -> None:
+        """Raise `input_changed` where the text file is not the one that the manifest describes."""
+        digest = (self.manifest or {}).get("text_sha256")
+        if digest is not None and self._text_path.is_file() and file_sha256(self._text_path) != digest:
+            raise ContractError(
+                Code.INPUT_CHANGED,
+                f"{self._text_path} is not the text of {self._manifest_path}: it was changed, or is of another "
+                "corpus; build the corpus again, or give the text without a manifest",
+                param=layout.CORPUS,
+            )
 
     @property
     def _text_path(self) -> Path:
