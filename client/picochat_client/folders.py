@@ -1,6 +1,6 @@
 """Walks a folder that is a source: what is read of it and what is left out, the same before an upload and in a run.
 
-Hidden files and folders are passed over. A link that leads out of the folder is listed, never followed.
+Hidden files and folders are passed over. A link that leads out of the folder, or in a circle, is listed, never followed.
 """
 
 import os
@@ -26,7 +26,7 @@ class FoundFile:
 
     path: Path
     name: str
-    """POSIX path relative to the folder that was walked."""
+    """POSIX path relative to the folder that was walked, as `shown_name` writes it."""
     reason: str | None
     """None if it is read, else why not: one of the names above."""
 
@@ -41,6 +41,11 @@ def is_read(name: str) -> bool:
     return split_suffix(name)[0] in CORPUS_SUFFIXES
 
 
+def shown_name(name: str) -> str:
+    """A file name as reports and messages can hold it: bytes that are not UTF-8 are written as `\\xff`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def is_excluded(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     return (bool(include) and not matches(name, include)) or matches(name, exclude)
 
@@ -49,8 +54,8 @@ def _walk(
     folder: Path, prefix: str, root: Path, include: Sequence[str], exclude: Sequence[str]
 ) -> Iterator[FoundFile]:
     for entry in _entries(folder):
-        path, name = folder / entry.name, f"{prefix}{entry.name}"
-        if entry.is_dir():
+        path, name = folder / entry.name, f"{prefix}{shown_name(entry.name)}"
+        if _is_folder(entry):
             if matches(name, exclude):
                 yield FoundFile(path=path, name=f"{name}/", reason=EXCLUDED)
             elif entry.is_symlink():
@@ -73,11 +78,19 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         ) from error
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """False also for a link that leads in a circle."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _reason(path: Path, name: str, root: Path, include: Sequence[str], exclude: Sequence[str]) -> str | None:
     if is_excluded(name, include, exclude):
         return EXCLUDED
     if path.is_symlink():
-        target = path.resolve()
+        target = Path(os.path.realpath(path))  # resolve() raises for a circle
         if not target.is_relative_to(root):
             return LINK_OUTSIDE
         if not target.is_file():

@@ -1,6 +1,7 @@
 """Which files a source means, in what order, and why others are left out."""
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,29 @@ def test_links_that_leave_the_folder_are_not_followed(tmp_path: Path) -> None:
         "t/d.txt": "missing_source",
         "t/e/": "link_to_folder",
     }
+
+
+def test_links_that_lead_in_a_circle_are_listed(tmp_path: Path) -> None:
+    folder = write(tmp_path / "t", "a.txt")
+    (folder / "b.txt").symlink_to("b.txt")
+    (folder / "c").symlink_to("d")
+    (folder / "d").symlink_to("c")
+    assert listed(folder) == {
+        "t/a.txt": None,
+        "t/b.txt": "missing_source",
+        "t/c": "missing_source",
+        "t/d": "missing_source",
+    }
+
+
+def test_a_file_name_that_is_not_utf_8_is_written_with_its_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / "t"
+    folder.mkdir()
+    odd = Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9"))
+    odd.mkdir()
+    (odd / Path(os.fsdecode(b"\xff.txt"))).write_text("text")
+    (found,) = documents(file_source(folder))
+    assert (found.path, found.text) == ("t/caf\\xe9/\\xff.txt", "text")
 
 
 def test_an_upload_is_read_by_its_digest_and_called_by_its_name(tmp_path: Path) -> None:

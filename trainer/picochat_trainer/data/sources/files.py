@@ -10,7 +10,7 @@ from pathlib import Path
 from pydoc_data import topics
 from typing import Final
 
-from picochat_client.folders import EXCLUDED, MISSING, is_excluded, is_read, walk
+from picochat_client.folders import EXCLUDED, MISSING, is_excluded, is_read, shown_name, walk
 from picochat_contract.data_configs import (
     COMPRESSIONS,
     CORPUS_SUFFIXES,
@@ -168,7 +168,7 @@ def _named_files(source: FileSource, index: int) -> Iterator[SourceFile]:
         excluded = is_excluded(path.name, source.include, source.exclude)
         yield origin.left_out(path.name, EXCLUDED) if excluded else origin.named(path, path.name, source)
         return
-    root = path.resolve().name
+    root = shown_name(path.resolve().name)
     for file in walk(path, source.include, source.exclude):
         name = f"{root}/{file.name}"
         yield origin.left_out(name, file.reason) if file.reason else origin.found(file.path, name, source)
