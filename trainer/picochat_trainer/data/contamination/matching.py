@@ -135,14 +135,12 @@ def _find_wholes(index: ItemIndex, block: _Block, hits: _Hits, found: dict[tuple
         hits.segments[alike].tolist(), hits.patterns[alike].tolist(), shifts[alike].tolist(), strict=True
     ):
         pattern = index.pattern(number)
-        for part_number, part in enumerate(pattern.parts):
-            end = shift + part.num_tokens
-            if end > block.end_tokens[segment]:
-                continue
-            if tuple(block.tokens.words(shift, end)) == pattern.tokens[: part.num_tokens]:
-                whole = Whole(
-                    part_number, _is_exact(pattern, part, block, shift), block.span(segment, shift, end - 1)
-                )
+        fitting = [part for part in pattern.parts if shift + part.num_tokens <= block.end_tokens[segment]]
+        there = tuple(block.tokens.words(shift, shift + fitting[-1].num_tokens))
+        for part_number, part in enumerate(fitting):
+            if there[: part.num_tokens] == pattern.tokens[: part.num_tokens]:
+                span = block.span(segment, shift, shift + part.num_tokens - 1)
+                whole = Whole(part_number, _is_exact(pattern, part, block, shift), span)
                 wholes = found.setdefault((segment, number), _Found()).wholes
                 if part_number not in wholes or (whole.exact and not wholes[part_number].exact):
                     wholes[part_number] = whole
@@ -175,9 +173,10 @@ def _find_runs(index: ItemIndex, block: _Block, hits: _Hits, found: dict[tuple[i
     rows = np.stack([*(column[begins] for column in columns), lengths], axis=1)[by_place]
     for segment, number, place, first, length in rows.tolist():
         of_both = found.setdefault((segment, number), _Found())
-        if (first, length) in of_both.runs:
-            continue
         pattern = index.pattern(number)
+        # A pattern that is there as a whole needs no further evidence.
+        if (first, length) in of_both.runs or len(of_both.wholes) == len(pattern.parts):
+            continue
         wanted = pattern.tokens[first : first + length]
         for skipped, equal in _equal_runs(block.tokens.words(place, place + length), wanted):
             begin, in_pattern = place + skipped, first + skipped

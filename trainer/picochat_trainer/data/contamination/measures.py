@@ -86,6 +86,7 @@ MEASURES: Final[Mapping[str, Measure]] = MappingProxyType(
         ),
         Name.LONGEST_MATCH_8: Measure(
             threshold=0.5,
+            above=True,
             source="ConTAM, arXiv 2411.03923 (n 8, mincount 1, no skips; it sweeps the threshold, 0.5 is ours)",
             description="longest run of the item's tokens that stands in a document, as a share of the item",
         ),
