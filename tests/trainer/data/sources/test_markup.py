@@ -1,6 +1,7 @@
 """HTML, PDF and DOCX: their text, and what is said about damaged ones."""
 
 import io
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import docx as python_docx
 import pytest
 from fpdf import FPDF
 from picochat_contract.errors import Code, ContractError
-from picochat_trainer.data.sources import markup
+from picochat_trainer.data.sources import markup, raw
 from pypdf import PdfReader, PdfWriter
 
 from .reading import documents, file_source
@@ -48,8 +49,34 @@ def test_html_is_read_in_the_charset_that_it_declares(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        (b'<html><meta charset="iso-8859-1"><p>He said \x93yes\x94 twice', "He said \u201cyes\u201d twice"),
+        (b'<html><meta charset="us-ascii"><p>It\x92s late \x81', "It\u2019s late"),
+        ('<html><meta charset="utf-16"><p>The tide \u00e9'.encode(), "The tide \u00e9"),
+        ('\ufeff<html><meta charset="latin-1"><p>The tide \u00e9'.encode(), "The tide \u00e9"),
+    ],
+    ids=["latin-1 means windows-1252", "ascii too", "utf-16 that is not", "a byte order mark wins"],
+)
+def test_html_is_decoded_as_browsers_do(tmp_path: Path, page: bytes, text: str) -> None:
+    assert only(tmp_path / "a.html", page).strip() == text.strip()
+
+
+@pytest.mark.parametrize(
+    "page", ["<p>The tide comes in.</p>", "<div>The tide</div><p>comes in.</p>", "The tide comes in."]
+)
+def test_a_piece_of_html_keeps_its_text(tmp_path: Path, page: str) -> None:
+    assert only(tmp_path / "a.html", page.encode()).split() == ["The", "tide", "comes", "in."]
+
+
+@pytest.mark.parametrize(
     ("page", "message"),
     [
+        (b'<meta charset="undefined"><p>x', r"a\.html: declares the charset 'undefined', but"),
+        (
+            b'<meta charset="unicode_escape"><p>\\ud800',
+            r"a\.html: declares the charset 'unicode_escape', but",
+        ),
         (b"<p>one\n<p>caf\xe9", r"a\.html, line 2: expected UTF-8 text, found byte 0xe9"),
         (b'<meta charset="shift_jis"><p>\xff\xff', r"a\.html: declares the charset 'shift_jis', but"),
         (b'<meta charset="nonsense"><p>x', r"a\.html: declares the charset 'nonsense', but"),
@@ -126,6 +153,36 @@ def test_a_damaged_docx_is_named(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ContractError, match=r"a\.docx: damaged, or not a DOCX") as caught:
         only(tmp_path / "a.docx", content)
     assert caught.value.code is Code.FILE_UNREADABLE
+
+
+def lying_docx() -> bytes:
+    """A DOCX whose directory says that its text is of 10 bytes."""
+    out = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(docx())) as whole,
+        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as made,
+    ):
+        for name in whole.namelist():
+            made.writestr(name, whole.read(name) if name != "word/document.xml" else bytes(64 << 20))
+    content = bytearray(out.getvalue())
+    entry = content.rindex(b"word/document.xml") - 46
+    assert content[entry : entry + 4] == b"PK\x01\x02"
+    content[entry + 24 : entry + 28] = (10).to_bytes(4, "little")
+    return bytes(content)
+
+
+def test_a_docx_that_lies_about_its_size_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw, "MAX_DOCUMENT_BYTES", 1 << 20)  # room for that is reserved
+    content = lying_docx()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ContractError, match=r"a\.docx: damaged, or not a DOCX"):
+            only(tmp_path / "a.docx", content)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_docx_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
