@@ -22,6 +22,9 @@ UNSPACED_WORD: Final = 2
 DIGIT: Final = 4
 SIGN: Final = 8
 SPACE: Final = 16
+CODE_BITS: Final = np.uint32(0x1FFFFF)
+CLASS_SHIFT: Final = np.uint32(21)
+SPECIAL: Final = np.uint32(1 << 31)
 SEPARATOR: Final = ord(".")
 """Stands for what folds to several characters of which none is in a word."""
 
@@ -42,16 +45,15 @@ _PLAIN: Final = (
 class CharacterTables:
     """Indexed by code point."""
 
-    folds: NDArray[np.uint32]
-    """The folded character, where it is one."""
+    packed: NDArray[np.uint32]
+    """The folded character, where it is one; from CLASS_SHIFT on its class; and SPECIAL where the length is not 1 or it is a
+    mark."""
     classes: NDArray[np.uint8]
     """Bits of WORD, UNSPACED_WORD, DIGIT, SIGN, SPACE; look a folded character up."""
     lengths: NDArray[np.uint8]
     """How many characters it folds to; 0 for invisible ones."""
     marks: NDArray[np.bool_]
     """Whether it may join with the character before it."""
-    special: NDArray[np.bool_]
-    """Whether its length is not 1, or it is a mark."""
     pool: NDArray[np.uint32]
     """Folded characters of those that fold to several."""
     pool_starts: NDArray[np.int64]
@@ -83,12 +85,13 @@ def character_tables() -> CharacterTables:
         if any(unicodedata.combining(each) or ord(each) in joining for each in first):
             marks[point] = True
     lengths[0xE0000:0xE1000] = 0  # invisible tags and variation selectors
+    packed = folds | (classes[folds].astype(np.uint32) << CLASS_SHIFT)
+    packed[marks | (lengths != 1)] |= SPECIAL
     return CharacterTables(
-        folds=folds,
+        packed=packed,
         classes=classes,
         lengths=lengths,
         marks=marks,
-        special=marks | (lengths != 1),
         pool=np.array(pool, np.uint32),
         pool_starts=pool_starts,
     )

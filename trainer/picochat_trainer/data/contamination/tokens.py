@@ -7,16 +7,19 @@ ones may too: whoever finds a hash must compare the text.
 import unicodedata
 from bisect import bisect_left
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from picochat_trainer.data.contamination.characters import (
+    CLASS_SHIFT,
+    CODE_BITS,
     DIGIT,
     SIGN,
     SPACE,
+    SPECIAL,
     UNSPACED_WORD,
     WORD,
     CharacterTables,
@@ -44,10 +47,15 @@ class Tokens:
     starts: Places
     """First character of each token in the text."""
     ends: Places
-    folded: str
-    """The text that tokens are cut of."""
+    form: str | NDArray[np.uint32]
+    """The text, if it is ASCII; else the folded characters."""
     folded_starts: Places
     folded_ends: Places
+
+    @cached_property
+    def folded(self) -> str:
+        """The text that tokens are cut of; made when first asked for, as most text is never looked at again."""
+        return self.form.lower() if isinstance(self.form, str) else _decode(self.form)
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -63,17 +71,12 @@ class Tokens:
 def tokenize(text: str) -> Tokens:
     """The same tokens as `normalize.words(text)`."""
     if text.isascii():
-        codes: NDArray = np.frombuffer(text.encode("ascii"), np.uint8)
+        codes = np.frombuffer(text.encode("ascii"), np.uint8)
         classes, values = _ascii_tables()
         starts, ends = _bounds(classes.take(codes), signs=any(sign in text for sign in SIGNS))
         hashes = _hashes(values[codes], starts, ends)
         return Tokens(
-            hashes=hashes,
-            starts=starts,
-            ends=ends,
-            folded=text.lower(),
-            folded_starts=starts,
-            folded_ends=ends,
+            hashes=hashes, starts=starts, ends=ends, form=text, folded_starts=starts, folded_ends=ends
         )
     return _tokenize_unicode(text)
 
@@ -81,19 +84,21 @@ def tokenize(text: str) -> Tokens:
 def _tokenize_unicode(text: str) -> Tokens:
     tables = character_tables()
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    form = tables.folds.take(codes)
-    special = np.flatnonzero(tables.special.take(codes))
-    changes = _changes(text, codes, form, special, tables) if len(special) else {}
+    entries = tables.packed.take(codes)
+    form, classes = entries & CODE_BITS, (entries >> CLASS_SHIFT).astype(np.uint8)
+    changes: _Changes = {}
+    if entries.max() >= SPECIAL:
+        changes = _changes(text, codes, form, np.flatnonzero(entries >= SPECIAL), tables)
     if changes:
         form = _changed(form, changes)
-    classes = tables.classes.take(form)
+        classes = tables.classes.take(form)
     starts, ends = _bounds(classes, signs=bool((classes & SIGN).any()))
     in_text = _places_in_text(starts, ends, changes) if changes else (starts, ends)
     return Tokens(
-        hashes=_hashes(_value(form), starts, ends),
+        hashes=_hashes(form.astype(np.uint64), starts, ends),
         starts=in_text[0],
         ends=in_text[1],
-        folded=_decode(form),
+        form=form,
         folded_starts=starts,
         folded_ends=ends,
     )
@@ -245,14 +250,6 @@ def _powers(size: int) -> tuple[Hashes, Hashes]:
     return np.cumprod(powers, dtype=np.uint64), np.cumprod(inverses, dtype=np.uint64)
 
 
-def _value(codes: NDArray[np.uint32]) -> Hashes:
-    values = codes.astype(np.uint64)
-    values += np.uint64(1)
-    values *= np.uint64(_MIX)
-    values ^= values >> np.uint64(29)
-    return values
-
-
 @cache
 def _ascii_tables() -> tuple[NDArray[np.uint8], Hashes]:
     """Class and value of each ASCII byte, upper case as lower case."""
@@ -266,4 +263,4 @@ def _ascii_tables() -> tuple[NDArray[np.uint8], Hashes]:
             | (SIGN if character in SIGNS else 0)
             | (SPACE if character.isspace() else 0)
         )
-    return classes, _value(codes)
+    return classes, codes.astype(np.uint64)
