@@ -42,8 +42,10 @@ def test_the_text_field_may_be_a_path_into_the_row(tmp_path: Path, field: str, r
         ("[1]", "got a list"),
         ('{"body": "x"}', "with the field 'text', got the fields 'body'"),
         ("{}", "an empty object"),
-        ('{"text": 5}', "to be a string"),
-        (json.dumps({"text": "\ud800"}), "valid Unicode"),
+        ('{"text": 5}', "to be a string, got the int 5$"),
+        ('{"text": {"a": 1}}', "to be a string, got the fields 'a'$"),
+        ('{"text": ["a"]}', "to be a string, got a list$"),
+        (json.dumps({"text": "\ud800"}), "holds half of a surrogate pair"),
     ],
 )
 def test_a_bad_jsonl_row_is_named_by_its_line(tmp_path: Path, line: str, message: str) -> None:

@@ -68,18 +68,28 @@ def _row_text(line: str, field: str, where: str, name: str) -> str:
         ) from error
     if value is None:
         return ""
-    # Only an escape can smuggle in a lone surrogate, which no UTF-8 file can hold.
-    escaped = "\\ud" in line or "\\uD" in line
-    if not isinstance(value, str) or (escaped and _LONE_SURROGATE.search(value)):
+    if not isinstance(value, str):
         raise ContractError(
-            Code.BAD_ROW, f"{where}: expected {field!r} to be a string of valid Unicode", param=name
+            Code.BAD_ROW,
+            f"{where}: expected {field!r} to be a string, got {_shape(value)}",
+            param=name,
+        )
+    # Only an escape can smuggle in a lone surrogate, which no UTF-8 file can hold.
+    if ("\\ud" in line or "\\uD" in line) and _LONE_SURROGATE.search(value):
+        raise ContractError(
+            Code.BAD_ROW,
+            f"{where}: {field!r} holds half of a surrogate pair; write the whole character",
+            param=name,
         )
     return value
 
 
 def _shape(row: object) -> str:
     if not isinstance(row, Mapping):
-        return f"a {type(row).__name__}"
+        kind = type(row).__name__
+        return (
+            f"the {kind} {row}" if isinstance(row, int | float) else f"a {kind}"
+        )  # lists may be too deep to print
     more = len(row) - SHOWN_FIELDS
     shown = ", ".join(repr(key) for key in list(row)[:SHOWN_FIELDS])
     return f"the fields {shown}{f' and {more} more' if more > 0 else ''}" if row else "an empty object"
