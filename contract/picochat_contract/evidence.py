@@ -14,6 +14,7 @@ BitsPerByte = Annotated[float, Field(gt=1e-6, lt=1e6)]
 """Within bounds that keep a ratio of two of them finite."""
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 """What every JSON reader can hold exactly; a count below zero would pass any rule that sets a maximum."""
+Bits = Annotated[float, Field(ge=0, le=64)]
 
 
 def above_chance(accuracy: float, baseline: float) -> float:
@@ -60,17 +61,31 @@ class BaseEvidence(Evidence):
     val_tokens: Count
     num_nonfinite_steps: Count
     canary_count: Count
+    """Secrets that were inserted once."""
     canary_hits: Count
+    """Those of them that a greedy reply holds."""
     num_parameters: Count
     tokens_seen: Count
-    exposure_bits: float | None = None
+    exposure_bits: Bits | None
     """Median exposure (Carlini et al. 2019) of the canaries that were inserted once; None without canaries."""
-    control_exposure_bits: float | None = None
+    control_exposure_bits: Bits | None
     """The same of secrets that were never inserted: what chance gives."""
-    extractable: Score | None = None
-    """Training spans that greedy decoding gives back word for word (Carlini et al. 2023)."""
-    extractable_heldout: Score | None = None
+    extractable: Score
+    """Spans that occur once in the training text and that greedy decoding gives back word for word (Carlini et al.
+    2023)."""
+    extractable_heldout: Score
     """The same of held-out spans: the floor that ordinary prediction reaches."""
+
+    @model_validator(mode="after")
+    def _exposure_is_of_canaries(self) -> "BaseEvidence":
+        if self.canary_hits > self.canary_count:
+            raise ValueError(f"{self.canary_hits} of {self.canary_count} canaries came out")
+        measured = self.exposure_bits is not None and self.control_exposure_bits is not None
+        if measured != (self.canary_count > 0):
+            raise ValueError(
+                "exposure_bits and control_exposure_bits are there exactly where canary_count is not 0"
+            )
+        return self
 
 
 class SftEvidence(Evidence):
@@ -212,18 +227,31 @@ class AuditEvidence(Compared):
     """`num_passed` counts generated texts that give back a long span of the corpus word for word."""
 
 
+class PreflightCheckEvidence(Evidence):
+    id: str
+    status: Literal["pass", "warn", "block"]
+    waived_by: str | None = None
+
+
+class MeasuredFile(Evidence):
+    sha256: str
+
+
+class MeasuredFiles(Evidence):
+    """The files that preflight measured; None for rows that were not there."""
+
+    corpus: MeasuredFile
+    chat: MeasuredFile | None = None
+    eval: MeasuredFile | None = None
+
+
 class PreflightEvidence(Evidence):
     """`preflight.json`."""
 
     status: Literal["ready", "warn", "blocked"]
     summary: str
-    checks: list["PreflightCheckEvidence"] = Field(min_length=1)
-
-
-class PreflightCheckEvidence(Evidence):
-    id: str
-    status: Literal["pass", "warn", "block"]
-    waived_by: str | None = None
+    checks: list[PreflightCheckEvidence] = Field(min_length=1)
+    facts: MeasuredFiles
 
 
 class ExternalEvidence(Evidence):

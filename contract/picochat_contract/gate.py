@@ -20,6 +20,7 @@ from picochat_contract.evidence import (
     ExternalEvidence,
     FitEvidence,
     HonestyEvidence,
+    PreflightEvidence,
     SftEvidence,
 )
 from picochat_contract.gate_checks import presence, rate
@@ -50,7 +51,7 @@ class EvidenceFile:
 
 @dataclass(frozen=True, kw_only=True)
 class DataDigests:
-    """sha256 of the data files that the run really used; the honesty report must be about these."""
+    """sha256 of the data files that the run really used; honesty, audit and preflight must be about these."""
 
     corpus: str
     """Of corpus_manifest.json, which holds the digests of all shards."""
@@ -166,6 +167,11 @@ def _stale(evidence: Evidence, subject: str, data: DataDigests) -> str | None:
         )
         if found != data:
             return "was written for other data files than this run used"
+    if isinstance(evidence, PreflightEvidence):
+        files = evidence.facts
+        measured = (files.corpus, files.chat, files.eval)
+        if tuple(file.sha256 if file else None for file in measured) != (data.corpus, data.chat, data.eval):
+            return "was measured on other data files than this run used"
     return None
 
 

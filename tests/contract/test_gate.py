@@ -71,6 +71,11 @@ def good_reports() -> Reports:
             "status": "ready",
             "summary": "every check passes",
             "checks": [{"id": "documents", "status": "pass", "waived_by": None}],
+            "facts": {
+                "corpus": {"sha256": DATA.corpus},
+                "chat": {"sha256": DATA.chat},
+                "eval": {"sha256": DATA.eval},
+            },
         },
         "audit": {
             **compared,
@@ -222,6 +227,7 @@ TRIPS: dict[str, tuple[str, Callable[[Reports], None], CheckStatus]] = {
     "base_val_tokens": ("research", put("base", "val_tokens", value=999), CheckStatus.BLOCK),
     "base_finite": ("research", put("base", "num_nonfinite_steps", value=1), CheckStatus.BLOCK),
     "memorization_canary": ("research", put("base", "canary_hits", value=1), CheckStatus.BLOCK),
+    "memorization_exposure": ("research", put("base", "exposure_bits", value=5.5), CheckStatus.WARN),
     "sft_holdout": ("research", put("sft", "split_method", value="random"), CheckStatus.WARN),
     "sft_finite": ("research", put("sft", "num_nonfinite_steps", value=1), CheckStatus.BLOCK),
     "sft_fit": ("first_release", put("sft_fit", "overall", value=score(69, 100)), CheckStatus.BLOCK),
@@ -379,6 +385,14 @@ def test_a_waived_preflight_check_still_blocks_a_release() -> None:
     assert "waived: honesty" in blocking[0].message
 
 
+@pytest.mark.parametrize("part", ["corpus", "chat", "eval"])
+@pytest.mark.parametrize("found", [{"sha256": "f" * 64}, None])
+def test_a_preflight_of_other_data_blocks(part: str, found: dict[str, str] | None) -> None:
+    reports = good_reports()
+    reports["preflight"]["facts"][part] = found
+    assert [check.id for check in decide_on(reports, "research").blocking] == ["evidence_preflight"]
+
+
 def test_extraction_at_the_rate_of_held_out_text_is_no_memorization() -> None:
     reports = good_reports()
     put("base", "extractable", value=score(8, 200))(reports)
@@ -474,9 +488,44 @@ def test_messages_give_numbers_that_people_read() -> None:
 
 def test_memorization_that_was_not_measured_warns() -> None:
     reports = good_reports()
-    put("base", "canary_count", value=0)(reports)
+    reports["base"] |= {"canary_count": 0, "exposure_bits": None, "control_exposure_bits": None}
     report = decide_on(reports, "research")
     assert [check.id for check in report.warnings] == ["memorization_canary"]
+
+
+def test_too_few_spans_are_no_evidence_of_extraction() -> None:
+    reports = good_reports()
+    put("base", "extractable_heldout", value=score(0, 9))(reports)
+    assert [check.id for check in decide_on(reports, "first_release").warnings] == [
+        "memorization_above_floor"
+    ]
+    put("base", "extractable", value=score(0, 9))(reports)
+    blocking = decide_on(reports, "first_release").blocking
+    assert [check.id for check in blocking] == ["memorization_extractable"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"exposure_bits": None},
+        {"canary_count": 0},
+        {"canary_hits": 3},
+        {"exposure_bits": -1.0},
+    ],
+)
+def test_canary_figures_that_contradict_each_other_block(changes: dict[str, Any]) -> None:
+    reports = good_reports()
+    reports["base"] |= changes
+    assert [check.id for check in decide_on(reports, "research").blocking] == ["evidence_base"]
+
+
+@pytest.mark.parametrize(
+    "name", ["exposure_bits", "control_exposure_bits", "extractable", "extractable_heldout"]
+)
+def test_a_base_report_without_memorization_blocks(name: str) -> None:
+    reports = good_reports()
+    del reports["base"][name]
+    assert [check.id for check in decide_on(reports, "research").blocking] == ["evidence_base"]
 
 
 def test_a_rate_that_does_not_follow_from_its_counts_blocks() -> None:

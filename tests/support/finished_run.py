@@ -26,7 +26,8 @@ from picochat_contract.evidence import (
 from picochat_contract.gate import CheckStatus
 from picochat_contract.ids import new_id
 from picochat_contract.manifest import OutputFile
-from picochat_contract.preflight import PreflightCheck, PreflightReport, PreflightStatus
+from picochat_contract.preflight import PreflightCheck, PreflightRecord, PreflightStatus
+from picochat_contract.preflight_facts import PreflightFacts
 from picochat_contract.stages import StageName
 from picochat_contract.states import DesiredState, RunState, StageState
 from picochat_contract.stats import wilson_interval
@@ -35,9 +36,12 @@ from picochat_server.artifacts.service import link_outputs
 from picochat_server.artifacts.store import LocalStore
 from picochat_server.db import transaction
 from picochat_server.gates.service import decide_run
-from picochat_server.models import Run, Stage
+from picochat_server.models import PreflightReportRow, Run, Stage
 from pydantic import BaseModel
 from sqlalchemy import select
+
+from support.measured import sound_facts
+from support.reports import corpus_manifest
 
 SFT_WEIGHTS = f"{layout.SFT_CHECKPOINT}/{layout.WEIGHTS}"
 SHARD = f"{layout.CORPUS_DIR}/part-00000.parquet"
@@ -58,6 +62,7 @@ STAGE_OF = {
     layout.EVAL_REPORT: StageName.EVAL,
     layout.GATE_REPORT: StageName.GATE,
 }
+BEFORE_BASE = (StageName.DATASET, StageName.HONESTY, StageName.PREFLIGHT)
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class FinishedRun:
 def make_finished_run(
     app: FastAPI, project_id: str, files: Mapping[str, bytes], profile: str = "first_release"
 ) -> FinishedRun:
-    """Rows of a run whose stages wrote `files`, and the files themselves."""
+    """Rows of a run whose stages wrote `files`, and the files themselves. What went on after preflight was judged."""
     with transaction(app.state.sessions) as session:
         run, stages = _rows(project_id, profile)
         session.add(run)
@@ -102,6 +107,8 @@ def make_finished_run(
         for name, stage in stages.items():
             own = {path: content for path, content in files.items() if STAGE_OF[path] is name}
             link_outputs(session, stage, 1, [output_of(path, content) for path, content in own.items()])
+        if layout.PREFLIGHT in files and any(STAGE_OF[path] not in BEFORE_BASE for path in files):
+            session.add(_judged_as_it_says(run.id, files[layout.PREFLIGHT]))
     return FinishedRun(app, project_id, run.id, dict(files))
 
 
@@ -112,7 +119,7 @@ def approved_files() -> dict[str, bytes]:
         SHARD: shard,
         layout.CORPUS: b"a corpus\n" * 40,
         layout.CORPUS_MANIFEST: json.dumps(
-            {"shards": [{"path": SHARD, "sha256": sha256_hex(shard)}]}
+            corpus_manifest([{"path": SHARD, "sha256": sha256_hex(shard)}])
         ).encode(),
         layout.CHAT: b'{"prompt": "hi", "reply": "hello"}\n',
         layout.EVAL: b'{"prompt": "who are you"}\n',
@@ -123,7 +130,7 @@ def approved_files() -> dict[str, bytes]:
     base_subject = sha256_hex(b"base weights")
     reports = {
         layout.HONESTY: honesty(files),
-        layout.PREFLIGHT: preflight(),
+        layout.PREFLIGHT: preflight(files),
         layout.AUDIT: audit(files, base_subject),
         layout.BASE_REPORT: base_report(base_subject),
         layout.SFT_REPORT: SftEvidence(
@@ -177,7 +184,8 @@ def compared(files: Mapping[str, bytes]) -> dict[str, Any]:
     }
 
 
-def preflight() -> PreflightReport:
+def preflight(files: Mapping[str, bytes]) -> PreflightRecord:
+    digests = {path: sha256_hex(content) for path, content in files.items()}
     check = PreflightCheck(
         id="documents",
         status=CheckStatus.PASS,
@@ -188,8 +196,12 @@ def preflight() -> PreflightReport:
         message="90 documents",
         fix="",
     )
-    return PreflightReport(
-        status=PreflightStatus.READY, summary="every check passes", budget={}, checks=(check,)
+    return PreflightRecord(
+        status=PreflightStatus.READY,
+        summary="every check passes",
+        budget={},
+        checks=(check,),
+        facts=PreflightFacts.model_validate(sound_facts(digests)),
     )
 
 
@@ -261,6 +273,27 @@ def store_bytes(store: LocalStore, content: bytes) -> str:
         upload.seal(digest)
         upload.publish(digest)
     return digest
+
+
+def _judged_as_it_says(run_id: str, content: bytes) -> PreflightReportRow:
+    """The row of a server that found in the facts what the stage found in them."""
+    try:
+        report = json.loads(content)
+    except (ValueError, RecursionError):
+        report = None
+    said = (
+        report
+        if isinstance(report, dict) and "checks" in report
+        else {"status": "blocked", "summary": "no facts"}
+    )
+    return PreflightReportRow(
+        run_id=run_id,
+        status=said["status"],
+        report={"checks": [], "budget": {}, **{key: said[key] for key in said if key != "facts"}},
+        sha256=sha256_hex(content),
+        advice_status=said["status"],
+        decided_at=datetime.now(UTC),
+    )
 
 
 def _rows(project_id: str, profile: str) -> tuple[Run, dict[StageName, Stage]]:

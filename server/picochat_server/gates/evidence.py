@@ -5,7 +5,7 @@ missing, and a fault says what really happened. Nothing here can make a verdict 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from picochat_contract.api import ArtifactOut
 from picochat_contract.gate import Check, CheckStatus, DataDigests, EvidenceFile, Verdict
@@ -15,12 +15,14 @@ from picochat_contract.layout import (
     EVAL,
     EVIDENCE_PATHS,
     GATE_REPORT,
+    PREFLIGHT,
     SFT_CHECKPOINT,
     WEIGHTS,
 )
 
 from picochat_server.artifacts.json_files import Unusable, changed, read_json
 from picochat_server.artifacts.store import LocalStore
+from picochat_server.models import PreflightReportRow
 
 SUBJECT = f"{SFT_CHECKPOINT}/{WEIGHTS}"
 HASHED = {"checkpoint": SUBJECT, "corpus": CORPUS_MANIFEST, "chat": CHAT, "eval_data": EVAL}
@@ -69,6 +71,21 @@ def collect(store: LocalStore, artifacts: list[ArtifactOut]) -> Collected:
         faults=tuple(faults),
         advice=_advice(store, by_path.get(GATE_REPORT)),
     )
+
+
+def with_own_preflight(found: Collected, judged: PreflightReportRow | None) -> Collected:
+    """What the preflight stage says of itself is advice: the server's own judgement of its facts takes its place."""
+    file = found.files.get("preflight")
+    if file is None:
+        return found
+    if judged is None or judged.sha256 != file.sha256:
+        others = {name: other for name, other in found.files.items() if name != "preflight"}
+        message = f"this server did not judge {PREFLIGHT} with sha256 {file.sha256[:12]} for this run"
+        return replace(found, files=others, faults=(*found.faults, _fault("preflight", message)))
+    if not isinstance(file.data, dict):
+        return found  # `decide` says that it is no evidence
+    data = file.data | {name: judged.report[name] for name in ("status", "summary", "checks")}
+    return replace(found, files=found.files | {"preflight": replace(file, data=data)})
 
 
 def _byte_faults(store: LocalStore, artifact: ArtifactOut | None, path: str) -> Iterator[str]:

@@ -21,8 +21,9 @@ from picochat_server.artifacts.service import artifact_at, artifacts_of_run
 from picochat_server.artifacts.store import LocalStore
 from picochat_server.db import allow_slow_files, transaction
 from picochat_server.gates import repository, signing
-from picochat_server.gates.evidence import HASHED, SUBJECT, collect
+from picochat_server.gates.evidence import HASHED, SUBJECT, collect, with_own_preflight
 from picochat_server.models import GateReportRow, Run
+from picochat_server.preflight import repository as preflight
 from picochat_server.problems import ApiProblem, not_found
 from picochat_server.runs import repository as runs
 from picochat_server.runs.events import append
@@ -142,7 +143,7 @@ def recorded_subject(session: Session, run: Run) -> str | None:
 def _decide(session: Session, store: LocalStore, run: Run) -> tuple[GateReport, Verdict | None]:
     artifacts = artifacts_of_run(session, run.project_id, run.id)
     allow_slow_files(session)
-    found = collect(store, artifacts)
+    found = with_own_preflight(collect(store, artifacts), preflight.of_run(session, run.id))
     policy = POLICIES.get(run.gate_profile)
     if policy is None:
         return _no_policy(run.gate_profile, found.subject), found.advice

@@ -17,7 +17,7 @@ from picochat_server.db import transaction
 from picochat_server.gates import service as gates
 from picochat_server.gates.evidence import Collected, collect
 from picochat_server.gates.service import latest
-from picochat_server.models import Event, GateReportRow, Run
+from picochat_server.models import Event, GateReportRow, PreflightReportRow, Run
 from sqlalchemy import select, text
 from support.finished_run import (
     SFT_WEIGHTS,
@@ -76,6 +76,28 @@ def test_verdict_is_recorded_on_the_run_with_the_trainers_advice(app: FastAPI, p
         assert session.scalars(select(Run.verdict).where(Run.id == run.run_id)).one() == "approved"
 
 
+def with_judgement(app: FastAPI, project_id: str, **changes: object) -> set[str]:
+    """What blocks a run whose row of the server's preflight was changed so."""
+    run = make_finished_run(app, project_id, approved_files())
+    with transaction(app.state.sessions) as session:
+        row = session.get(PreflightReportRow, run.run_id)
+        assert row is not None
+        for name, value in changes.items():
+            setattr(row, name, value)
+    run.decide()
+    return blocking(report_of(run))
+
+
+def test_a_waiver_that_only_the_server_saw_blocks(app: FastAPI, project_id: str) -> None:
+    waived = {"id": "honesty", "status": "block", "waived_by": "preflight.allow_leaky_eval"}
+    report = {"status": "warn", "summary": "waived: honesty", "checks": [waived]}
+    assert with_judgement(app, project_id, report=report) == {"preflight"}
+
+
+def test_a_preflight_that_the_server_did_not_judge_blocks(app: FastAPI, project_id: str) -> None:
+    assert with_judgement(app, project_id, sha256="f" * 64) == {"stored_preflight", "evidence_preflight"}
+
+
 def test_gate_event_names_verdict_blocking_checks_and_subject(app: FastAPI, project_id: str) -> None:
     files = approved_files() | {layout.CHAT: b"other rows"}
     run = make_finished_run(app, project_id, files)
@@ -85,7 +107,7 @@ def test_gate_event_names_verdict_blocking_checks_and_subject(app: FastAPI, proj
     assert [event.data for event in events] == [
         {
             "verdict": "blocked",
-            "blocking": ["evidence_honesty", "evidence_audit"],
+            "blocking": ["evidence_honesty", "evidence_preflight", "evidence_audit"],
             "subject": run.digest(SFT_WEIGHTS),
         }
     ]
