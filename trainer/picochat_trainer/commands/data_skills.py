@@ -11,7 +11,8 @@ from picochat_trainer.atomic import write_text
 from picochat_trainer.data.imports.outputs import check_free
 from picochat_trainer.tuning.packs.skills_corpus import (
     drill_documents,
-    find_eval_items,
+    eval_items_to_look_for,
+    find_items,
     skills_markdown,
     write_recipe,
     write_shards,
@@ -54,7 +55,7 @@ def skills_corpus(
     if not any(rows.values()):
         raise ContractError(Code.INVALID_VALUE, "give at least one drill of a skill", param="--math-rows")
     documents = drill_documents(rows, seed)
-    pair = find_eval_items(documents, seed)
+    pair = find_items(documents, eval_items_to_look_for(seed))
     print(f"{len(pair.contaminated)} of {len(pair.items):,} eval items are in the drills; risk {pair.risk}")
     if pair.contaminated:
         raise typer.Exit(ClientExit.GATE_BLOCKED)

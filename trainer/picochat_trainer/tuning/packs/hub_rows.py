@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from picochat_contract.errors import Code, ContractError
@@ -72,7 +73,8 @@ class HubOptions:
     """How the datasets are opened."""
 
     copies: Mapping[str, str] = field(default_factory=dict)
-    """Folders with a local copy, by name; its files are named after the splits."""
+    """Folders with a local copy, by name: a clone, whose card (README.md) names the configs and splits, or files
+    data/<split>-00000-of-00001.<kind>."""
     revisions: Mapping[str, str] = field(default_factory=dict)
     """Commits to read, by name."""
     max_characters: int
@@ -159,10 +161,11 @@ def row_characters(row: TaskRow) -> int:
 def _open(name: str, split: str, options: HubOptions) -> HubRows:
     known = DATASETS[name]
     copy = options.copies.get(name)
+    has_configs = copy is None or Path(copy, "README.md").is_file()
     return open_dataset(
         DatasetRequest(
             dataset=copy or known.dataset,
-            config=None if copy else known.config,
+            config=known.config if has_configs else None,
             split=split,
             revision=options.revisions.get(name),
         )

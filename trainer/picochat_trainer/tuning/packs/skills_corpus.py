@@ -24,6 +24,7 @@ from picochat_trainer.honesty.matrix import Pair, compare
 from picochat_trainer.honesty.texts import CORPUS, TextSet, eval_texts
 from picochat_trainer.tuning.packs.drills import DRILLS, take_drills
 from picochat_trainer.tuning.release_skills import SHARES, generate_eval
+from picochat_trainer.tuning.rows import EvalItem
 from picochat_trainer.tuning.shares import shares_among
 
 DRILLS_PER_DOCUMENT: Final = 16
@@ -51,9 +52,13 @@ def drill_documents(rows: Mapping[str, int], seed: int) -> list[DrillDocument]:
     return documents
 
 
-def find_eval_items(documents: Sequence[DrillDocument], seed: int) -> Pair:
-    """Look for generated eval items of the same skills in the documents."""
-    items = generate_eval(CHECKED_ITEMS, seed=seed, shares=shares_among(SHARES, tuple(DRILLS)))
+def eval_items_to_look_for(seed: int) -> list[EvalItem]:
+    """Eval items of the drilled skills."""
+    return generate_eval(CHECKED_ITEMS, seed=seed, shares=shares_among(SHARES, tuple(DRILLS)))
+
+
+def find_items(documents: Sequence[DrillDocument], items: Sequence[EvalItem]) -> Pair:
+    """Look for eval items in the documents."""
     corpus = TextSet(
         name=CORPUS,
         documents=lambda: ((f"{index:06d} {one.label}", one.text) for index, one in enumerate(documents)),

@@ -8,6 +8,7 @@ refusal passes next to nothing.
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Final
 
 from picochat_trainer.tuning.skills.identity import NAMES
@@ -15,7 +16,7 @@ from picochat_trainer.tuning.skills.question import Question, Side, decks
 
 NOT_IN_NOTE: Final = "I do not know. The note does not mention the {thing}."
 NO_INFORMATION: Final = "I do not know {subject}."
-KINDS: Final = (
+KINDS: Final = (  # in this order: two rows are one of each
     "missing",
     "answer",
     "live",
@@ -167,7 +168,7 @@ CITIES: Final = {
 def questions(side: Side, rng: random.Random) -> Iterator[Question]:
     """Half answerable, three in ten about what the note leaves out, two in ten live or private."""
     notes = {kind: decks(NOTES, rng) for kind in ("missing", "answer")}
-    for kind in decks(KINDS, rng):
+    for kind in cycle(KINDS):
         yield _live(side, rng) if kind == "live" else _note(side, rng, next(notes[kind]), kind)
 
 
