@@ -102,6 +102,98 @@ def test_build_names_text_manifest_and_report_as_told(tmp_path: Path) -> None:
     assert (tmp_path / "r.md").exists()
 
 
+def test_build_never_writes_over_a_source(tmp_path: Path, capsys: Captured) -> None:
+    source = text_file(tmp_path, "corpus.txt")
+    before = source.read_text()
+    for out in (tmp_path, source):
+        assert main(["data", "build", "--input", str(source), "--out", str(out), "--force"]) == 64
+        assert "would be written over the source" in capsys.readouterr().err
+    assert source.read_text() == before
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_build_does_not_write_into_a_source_folder_unless_it_is_passed_over(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    text_file(folder)
+    assert main(["data", "build", "--input", str(folder), "--out", str(folder / "made")]) == 64
+    assert "the next build would read" in capsys.readouterr().err
+    assert main(["data", "build", "--input", str(folder), "--out", str(folder / ".made")]) == 0
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({"sources": [{"path": "texts", "exclude": ["made"]}]}))
+    assert main(["data", "build", "--recipe", str(recipe), "--out", str(folder / "made")]) == 0
+
+
+@pytest.mark.parametrize("name", ["corpus.txt", "corpus_manifest.json", "corpus_report.md"])
+def test_build_replaces_a_corpus_and_nothing_else_unless_forced(
+    tmp_path: Path, capsys: Captured, name: str
+) -> None:
+    command = ["data", "build", "--input", str(text_file(tmp_path)), "--out", str(tmp_path / "out")]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("{}")
+    assert main(command) == 64
+    assert f"{name} is there already" in capsys.readouterr().err
+    assert (tmp_path / "out" / name).read_text() == "{}"
+    assert main([*command, "--force"]) == 0
+    assert main(command) == 0
+    (tmp_path / "out/corpus.txt").write_text("edited by hand")
+    assert main(command) == 64
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("made.parquet", "expected a folder or a name that ends with .txt"),
+        ("made.txt.gz", "expected a folder or a name that ends with .txt"),
+        ("a_file", "a_file is a file; expected a folder"),
+        ("a_file/made", "a_file is a file; expected a folder"),
+    ],
+)
+def test_build_refuses_an_out_that_cannot_hold_a_corpus(
+    tmp_path: Path, capsys: Captured, out: str, message: str
+) -> None:
+    (tmp_path / "a_file").write_text("x")
+    assert main(["data", "build", "--input", str(text_file(tmp_path)), "--out", str(tmp_path / out)]) == 64
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folder_may_have_a_dot_in_its_name(tmp_path: Path) -> None:
+    assert (
+        main(["data", "build", "--input", str(text_file(tmp_path)), "--out", str(tmp_path / "run.v1")]) == 0
+    )
+    assert (tmp_path / "run.v1/corpus.txt").exists()
+
+
+def test_one_file_cannot_be_two_outputs(tmp_path: Path, capsys: Captured) -> None:
+    arguments = ["--input", str(text_file(tmp_path)), "--out", str(tmp_path / "out")]
+    assert main(["data", "build", *arguments, "--report", str(tmp_path / "out/corpus.txt")]) == 64
+    assert "--manifest and --report" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--label", "--license", "--text-field"])
+def test_options_of_input_sources_are_refused_beside_a_pack(
+    tmp_path: Path, capsys: Captured, option: str
+) -> None:
+    assert main(["data", "preview", "--pack", str(pack_of(tmp_path)), option, "x"]) == 64
+    assert f"{option} is about --input" in capsys.readouterr().err
+
+
+def test_rows_that_cannot_be_read_end_a_preview_before_the_corpus(tmp_path: Path, capsys: Captured) -> None:
+    arguments = ["--input", str(text_file(tmp_path)), "--chat-input", str(tmp_path / "nowhere.jsonl")]
+    assert main(["data", "preview", *arguments]) == 64
+    assert capsys.readouterr().out == ""
+
+
+def test_names_of_files_are_shown_as_they_are(tmp_path: Path, capsys: Captured) -> None:
+    folder = tmp_path / "t[bold]"
+    folder.mkdir()
+    text_file(folder, "[draft].txt")
+    assert main(["data", "preview", "--input", str(folder), "--preview-chars", "0"]) == 0
+    assert "t[bold]/[draft].txt" in capsys.readouterr().out
+
+
 def test_cleaning_options_reach_the_build(tmp_path: Path) -> None:
     rows = [{"text": "same\nsame\nmail a@example.org"}, {"text": "x"}, {"body": "not read"}]
     source = tmp_path / "rows.jsonl"
@@ -145,6 +237,9 @@ def test_inspect_corpus_checks_and_shows(tmp_path: Path, capsys: Captured) -> No
     shown = capsys.readouterr().out
     assert "num_documents: 1" in shown
     assert shown.endswith("doc-000001 source.txt:\nLine 0\n")
+    for named in ("corpus_manifest.json", "corpus.txt"):
+        assert main(["data", "inspect-corpus", "--corpus", str(out / named)]) == 0
+    capsys.readouterr()
     (out / "corpus/part-00000.parquet").write_bytes(b"other")
     assert main(["data", "inspect-corpus", "--corpus", str(out)]) == 64
     assert "error [input_changed]" in capsys.readouterr().err

@@ -12,12 +12,14 @@ from picochat_contract.errors import Code, ContractError
 from picochat_contract.exit_codes import ClientExit
 from picochat_contract.spec import validated
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
+from picochat_trainer.commands.corpus_places import check_places, corpus_places
 from picochat_trainer.cores import available_cores
 from picochat_trainer.data.budget import suggest_budget
 from picochat_trainer.data.cluster import Engine, open_workers
-from picochat_trainer.data.corpus import Places, build_corpus, preview_corpus
+from picochat_trainer.data.corpus import build_corpus, preview_corpus
 from picochat_trainer.data.corpus_store import CorpusStore
 from picochat_trainer.data.facts import Corpus
 from picochat_trainer.data.readiness import Status, judge_corpus
@@ -71,6 +73,7 @@ WorkerCount = Annotated[
     int | None, typer.Option("--workers", min=1, help="Processes. Default: one per core.")
 ]
 CLEANING: Final = tuple(CleaningConfig.model_fields)
+INPUT_OPTIONS: Final = ("label", "license", "text_field")
 
 
 @app.command()
@@ -100,6 +103,7 @@ def preview(
 ) -> None:
     """Show what a corpus would hold and what would be left out; exit 2 where there is no text. Writes nothing."""
     config = _config(dict(locals()))
+    rows = _looked_at(config)
     found = preview_corpus(
         _open(config),
         config.sources,
@@ -111,7 +115,8 @@ def preview(
     console = Console()
     _print_files(console, found.corpus)
     _print_judgement(console, found.corpus)
-    _print_rows(config)
+    for line in rows:
+        print(line)
     if found.text:
         first = found.corpus.documents[0]["path"]
         console.print(f"\n{first}:\n{found.text}", markup=False, highlight=False, soft_wrap=True)
@@ -152,10 +157,14 @@ def build(
     ray_address: Annotated[
         str | None, typer.Option(help="host:port of the cluster's head. Default: Ray is started here.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that are not an earlier corpus.")
+    ] = False,
 ) -> None:
     """Write the shards of a corpus, its manifest and its report; exit 2 where there is no text."""
     config = _config(dict(locals()))
-    places = _places(out.resolve(), manifest, report)
+    places = corpus_places(out.resolve(), manifest, report)
+    check_places(places, config.sources, force=force)
     count = workers or available_cores()
     with open_workers(engine, count=count, shared=places.folder.parent, address=ray_address) as pool:
         corpus = build_corpus(_open(config), config.sources, config.cleaning, config.min_score, places, pool)
@@ -166,16 +175,16 @@ def build(
 
 @app.command("inspect-corpus")
 def inspect_corpus(
-    corpus: Annotated[Path, typer.Option(help="Folder with corpus_manifest.json.")],
+    corpus: Annotated[Path, typer.Option(help="Folder with corpus_manifest.json, or a file in it.")],
     documents: Annotated[int, typer.Option(min=0, help="Documents to show.")] = 3,
     preview_chars: Annotated[int, typer.Option(min=0, help="Characters of each to show.")] = 200,
 ) -> None:
     """Show what a built corpus holds, after checking every shard against its manifest."""
-    store = CorpusStore.at(corpus)
+    store = CorpusStore.at(corpus.parent if corpus.is_file() else corpus)
     if store.manifest is None:
         raise ContractError(
             Code.CORPUS_MISSING,
-            f"{corpus / layout.CORPUS_MANIFEST} is not there; build the corpus with picochat data build",
+            f"{corpus} has no {layout.CORPUS_MANIFEST}; build the corpus with picochat data build",
             param="--corpus",
         )
     store.check_digests()
@@ -200,18 +209,30 @@ def _config(options: dict[str, Any]) -> DatasetConfig:
         )
     settings: dict[str, Any] = {"sources": [*named, *_inputs(options)]}
     if given:
+        _refuse_input_options(options)
         settings = dataset_settings(options[given[0]])
     for name in ("chat", "eval"):
         if options.get(f"{name}_input") is not None:
-            settings[name] = FileSource(type="file", path=str(options[f"{name}_input"]))
+            settings[name] = {"type": "file", "path": str(options[f"{name}_input"])}
     cleaning = {name: options[name] for name in CLEANING if options[name] is not None}
     return validated(DatasetConfig, {**settings, "cleaning": cleaning, "min_score": options["min_score"]})
 
 
-def _inputs(options: dict[str, Any]) -> Iterator[FileSource]:
-    said = {name: options[name] for name in ("label", "license", "text_field") if options[name] is not None}
+def _inputs(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    said = {name: options[name] for name in INPUT_OPTIONS if options[name] is not None}
     for path in options["input"] or []:
-        yield FileSource(type="file", path=str(path), **said)
+        yield {"type": "file", "path": str(path), **said}
+
+
+def _refuse_input_options(options: dict[str, Any]) -> None:
+    for name in INPUT_OPTIONS:
+        if options[name] is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise ContractError(
+                Code.INVALID_VALUE,
+                f"{option} is about --input sources; a pack or recipe says it of each source itself",
+                param=option,
+            )
 
 
 def _open(config: DatasetConfig) -> Iterator[SourceFile]:
@@ -222,24 +243,13 @@ def _no_artifacts(digest: str) -> Path:
     raise AssertionError(f"no source on the command line is an upload: {digest}")
 
 
-def _places(out: Path, manifest: Path | None, report: Path | None) -> Places:
-    """A name with an extension is that of the text file, which then is written whatever its size."""
-    folder = out.parent if out.suffix else out
-    places = Places.below(folder)
-    return Places(
-        folder=places.folder,
-        text=out if out.suffix else places.text,
-        manifest=manifest or places.manifest,
-        report=report or places.report,
-        text_limit_bytes=None if out.suffix else places.text_limit_bytes,
-    )
-
-
 def _print_files(console: Console, corpus: Corpus) -> None:
     table = Table(Column("file", overflow="fold"), "documents", "characters", "quality", "result")
     for file in corpus.files[:SHOWN_FILES]:
         quality = "" if file.quality_score is None else f"{file.quality_score:g}"
-        table.add_row(file.path, f"{file.num_documents:,}", f"{file.num_characters:,}", quality, file.reason)
+        table.add_row(
+            escape(file.path), f"{file.num_documents:,}", f"{file.num_characters:,}", quality, file.reason
+        )
     console.print(table)
     if corpus.stats.num_files > SHOWN_FILES:
         print(f"{corpus.stats.num_files - SHOWN_FILES:,} more files")
@@ -267,11 +277,14 @@ def _print_judgement(console: Console, corpus: Corpus) -> None:
         )
 
 
-def _print_rows(config: DatasetConfig) -> None:
+def _looked_at(config: DatasetConfig) -> list[str]:
+    """A line about the chat and the eval rows, where they are given."""
+    lines = []
     for kind, reference in (("chat", config.chat), ("eval", config.eval)):
         if isinstance(reference, FileSource):
             found = inspect_file(Path(reference.path), kind="chat" if kind == "chat" else "eval")
-            print(f"{kind} {Path(reference.path).name}: {found.num_rows:,} rows, {found.status}")
+            lines.append(f"{kind} {Path(reference.path).name}: {found.num_rows:,} rows, {found.status}")
+    return lines
 
 
 def _exit_where_blocked(corpus: Corpus) -> None:
