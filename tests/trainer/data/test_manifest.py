@@ -1,10 +1,12 @@
 """corpus_manifest.json and corpus_report.md: every field that readers rely on, long lists cut and counted."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fpdf import FPDF
 from picochat_contract.data_configs import CleaningConfig, FileSource, PydocSource, Source
 from picochat_trainer.data.building import second_pass
 from picochat_trainer.data.corpus import build_corpus
@@ -88,6 +90,31 @@ def test_what_cleaning_counted_is_told(tmp_path: Path) -> None:
     counts = {name: num for name, num in manifest["cleaning"]["counts"].items() if num}
     assert counts == {"num_control": 1, "num_repeated_lines": 1, "num_email": 1}
     assert manifest["cleaning"]["pii"] == "mask"
+
+
+def test_what_was_not_looked_for_is_not_told_as_none_found(tmp_path: Path) -> None:
+    manifest = built(tmp_path / "out", rows_of(tmp_path / "a.jsonl", "a\x00 mail a@example.org"))
+    assert manifest["cleaning"]["counts"]["num_email"] is None
+    assert manifest["cleaning"]["counts"]["num_control"] == 1
+    report = (tmp_path / "out/corpus_report.md").read_text()
+    assert "| e-mail addresses | not looked for |" in report
+    assert "| control characters | 1 |" in report
+
+
+def test_separators_are_no_empty_lines(tmp_path: Path) -> None:
+    manifest = built(tmp_path / "out", rows_of(tmp_path / "a.jsonl", "one", "two", "three\n\nfour"))
+    assert manifest["stats"]["empty_line_rate"] == pytest.approx(1 / 5)
+    assert manifest["stats"]["num_lines"] == (tmp_path / "out/corpus.txt").read_text().count("\n") == 7
+
+
+def test_a_compressed_pdf_is_told_as_a_pdf(tmp_path: Path) -> None:
+    document = FPDF()
+    document.set_font("helvetica", size=12)
+    document.add_page()
+    document.multi_cell(0, text="A page of text.")
+    (tmp_path / "a.pdf.gz").write_bytes(gzip.compress(bytes(document.output())))
+    manifest = built(tmp_path / "out", FileSource(type="file", path=str(tmp_path / "a.pdf.gz")))
+    assert manifest["files"][0]["reason"] == "included_pdf"
 
 
 def test_long_lists_are_cut_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,9 @@ STATS = CorpusStats(
 )
 
 
-def corpus(licenses: dict[str | None, Share] | None = None, **stats: Any) -> Corpus:
+def corpus(
+    licenses: dict[str | None, Share] | None = None, dropped: dict[str, int] | None = None, **stats: Any
+) -> Corpus:
     return Corpus(
         text="corpus.txt",
         text_sha256="0" * 64,
@@ -54,7 +56,7 @@ def corpus(licenses: dict[str | None, Share] | None = None, **stats: Any) -> Cor
         flags={},
         documents=(),
         dropped=(),
-        dropped_counts={"empty_text": 4},
+        dropped_counts=dropped or {"empty_text": 4},
         dropped_examples={},
         files=(),
     )
@@ -91,6 +93,12 @@ def test_each_check_trips_over_its_limit(check: str, kept: dict[str, Any], over:
 def test_without_text_it_is_blocked_and_says_why() -> None:
     found = judge_corpus(corpus(num_documents=0, num_characters=0))
     assert (found.status, found.summary) == (Status.BLOCKED, "there is no text: empty_text 4")
+
+
+def test_files_that_a_recipe_excludes_do_not_count_against_the_corpus() -> None:
+    assert judge_corpus(corpus(num_skipped_files=4, dropped={"recipe_excluded": 4})).status is Status.READY
+    found = judge_corpus(corpus(num_skipped_files=4, dropped={"recipe_excluded": 3}))
+    assert found.summary == "look at skipped_sources"
 
 
 def test_removed_duplicates_do_not_count_against_the_corpus() -> None:

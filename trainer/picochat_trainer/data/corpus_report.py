@@ -55,7 +55,7 @@ def corpus_report(corpus: Corpus, sources: Sequence[Source]) -> str:
         ["## Cleaning"],
         _table(
             ("counted in all documents", "number"),
-            ((k, f"{v:,}") for k, v in sorted(corpus.counters.items())),
+            ((COUNTED[k], "not looked for" if v is None else f"{v:,}") for k, v in corpus.counted.items()),
         ),
         ["## Licences"],
         _shares("licence", corpus.licenses, "no licence is named"),

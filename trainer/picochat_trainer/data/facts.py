@@ -7,8 +7,10 @@ from typing import Any, Final
 from picochat_contract.data_configs import CleaningConfig
 
 from picochat_trainer.data.building.tally import Share
+from picochat_trainer.data.cleaning.personal_data import PersonalData
 
 INCLUDED: Final = "included"
+PERSONAL_COUNTERS: Final = frozenset(f"num_{kind.value}" for kind in PersonalData)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,7 @@ class CorpusStats:
     num_bytes: int
     """Of corpus.txt, separators included."""
     num_lines: int
+    """Of corpus.txt, blank ones between documents included."""
     average_document_chars: float
     largest_document_share: float
     """Share of all characters in one document."""
@@ -49,6 +52,7 @@ class CorpusStats:
     """Share of all different lines that this was measured on; 1 is all of them."""
     non_ascii_rate: float
     empty_line_rate: float
+    """Of the lines of documents: those between them are not counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +117,15 @@ class Corpus:
     """Up to three by reason."""
     files: tuple[FileRecord, ...]
     """The first ones."""
+
+    @property
+    def counted(self) -> dict[str, int | None]:
+        """`counters` by name; None where nobody looked."""
+        looked = self.cleaning.pii != "keep"
+        return {
+            name: num if looked or name not in PERSONAL_COUNTERS else None
+            for name, num in sorted(self.counters.items())
+        }
 
     @property
     def is_empty(self) -> bool:

@@ -44,7 +44,7 @@ def corpus_manifest(corpus: Corpus, sources: Sequence[Source]) -> dict[str, Any]
         "cleaning": {
             **corpus.cleaning.model_dump(mode="json"),
             "min_score": corpus.min_score,
-            "counts": dict(sorted(corpus.counters.items())),
+            "counts": corpus.counted,
         },
         "stats": asdict(corpus.stats),
         "licenses": _shares(corpus.licenses),

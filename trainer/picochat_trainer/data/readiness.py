@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from picochat_client.folders import EXCLUDED
+
 from picochat_trainer.data.facts import Corpus
 
 SMALL_CORPUS: Final = 1_000  # characters
@@ -60,7 +62,10 @@ def judge_corpus(corpus: Corpus) -> Readiness:
         _at_most("empty_lines", stats.empty_line_rate, 0.35, "empty lines"),
         _at_most("non_ascii", stats.non_ascii_rate, 0.05, "characters outside ASCII"),
         _at_most(
-            "skipped_sources", stats.num_skipped_files, 0, "source files without a document in the corpus"
+            "skipped_sources",
+            stats.num_skipped_files - corpus.dropped_counts.get(EXCLUDED, 0),
+            0,
+            "source files without a document in the corpus, beside those that a recipe excludes",
         ),
         _at_most(
             "licences",

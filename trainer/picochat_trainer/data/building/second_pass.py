@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from picochat_contract import layout
+from picochat_contract.data_configs import split_suffix
 
 from picochat_trainer.data.building.first_pass import Spooled
 from picochat_trainer.data.building.line_sample import LineSample, merged, sample_bits
@@ -160,7 +161,7 @@ class Gathered:
             duplicate_line_rate=self.lines.repeated_share,
             duplicate_line_sample=2.0**-self.sample_bits,
             non_ascii_rate=_share(tally.num_non_ascii, self.num_text_characters),
-            empty_line_rate=_share(num_lines - tally.num_filled_lines, num_lines),
+            empty_line_rate=_share(tally.num_lines - tally.num_filled_lines, tally.num_lines),
         )
 
 
@@ -218,7 +219,7 @@ def _size_bytes(task: ShardTask) -> int:
 
 def _file_record(file: SourceFile, tally: FileTally, *, is_full: bool) -> FileRecord:
     reasons = ", ".join(sorted(tally.reasons)) or (Reason.LIMIT if is_full else Reason.EMPTY_TEXT)
-    kind = {".pdf": "_pdf", ".docx": "_docx"}.get(file.extension, "")
+    kind = {".pdf": "_pdf", ".docx": "_docx"}.get(split_suffix(file.path)[0], "")
     return FileRecord(
         path=file.path,
         extension=file.extension,
