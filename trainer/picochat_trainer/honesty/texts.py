@@ -32,7 +32,9 @@ class TextItem:
 
     @property
     def item(self) -> Item:
-        return Item(key=self.key, prompt=self.prompt, answer=self.answer)
+        # What many rows of one file share is a template of that file, not of the others.
+        file = self.key.rpartition(":")[0]
+        return Item(key=self.key, prompt=self.prompt, answer=self.answer, group=file)
 
     @property
     def text(self) -> str:
