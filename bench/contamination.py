@@ -6,7 +6,8 @@
 All text is generated (see `contamination_texts.py`): English prose, technical English, one document in ten in another
 language. The speed rows read `--megabytes` of it 1, 4 and 16 times, with one document in 100 holding an item; each runs in a
 fresh process, from memory, and its time covers the start of its worker processes but not the making of the index, which has a
-column of its own. Memory is the peak of the process plus, for each worker, the largest peak among them. The baseline looks up
+column of its own. `ratio` is the speed over the baseline's, `per CPU` the MB for each second of processor time of all
+processes: the figure to read where others use the machine too. Memory is the peak of the process plus, for each worker, the largest peak among them. The baseline looks up
 hashes of 13 words in a row after `lower` and a regular expression, and neither verifies nor tells where. The recall tables
 plant every item once in a clean text; found means that a finding names the item and the text it was planted in. Compares no
 other machine and no natural corpus.
@@ -50,6 +51,8 @@ class Measured:
     num_bytes: int
     build_seconds: float
     scan_seconds: float
+    cpu_seconds: float
+    """Of the scan, over all its processes."""
     peak_bytes: int
     num_found: int
 
@@ -95,7 +98,7 @@ def _print_speed(megabytes: int, num_items: int, workers: int) -> None:
         Row("10x items", 10 * num_items, 4),
     ]
     print(
-        f"{'':24}{'items':>9}{'MB':>8}{'build s':>9}{'scan s':>9}{'MB/s':>8}{'ratio':>7}{'peak MB':>9}{'items found':>13}"
+        f"{'':24}{'items':>9}{'MB':>8}{'build s':>9}{'scan s':>9}{'MB/s':>8}{'ratio':>7}{'per CPU':>9}{'peak MB':>9}{'items found':>13}"
     )
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "documents.json"
@@ -108,7 +111,7 @@ def _print_speed(megabytes: int, num_items: int, workers: int) -> None:
             print(
                 f"{row.name:24}{row.num_items:>9,}{measured.num_bytes / 1e6:>8.1f}{measured.build_seconds:>9.2f}"
                 f"{measured.scan_seconds:>9.2f}{measured.speed:>8.1f}{measured.speed / baseline.speed:>7.1f}"
-                f"{measured.peak_bytes / 1e6:>9,.0f}{measured.num_found:>13,}",
+                f"{measured.num_bytes / measured.cpu_seconds / 1e6:>9.1f}{measured.peak_bytes / 1e6:>9,.0f}{measured.num_found:>13,}",
                 flush=True,
             )
 
@@ -132,9 +135,9 @@ def _measure(row: Row, corpus: Path, pipe: Connection) -> None:
     texts = _plant(json.loads(corpus.read_text(encoding="utf-8")), items)
     num_bytes = row.times * sum(len(text.encode()) for text in texts)
     look = _look_up_hashes if row.baseline else _scan
-    build_seconds, scan_seconds, num_found = look(items, texts, row)
+    build_seconds, scan_seconds, cpu_seconds, num_found = look(items, texts, row)
     peak = _own_peak() + row.workers * (0 if row.workers == 1 else _children_peak())
-    pipe.send(Measured(num_bytes, build_seconds, scan_seconds, peak, num_found))
+    pipe.send(Measured(num_bytes, build_seconds, scan_seconds, cpu_seconds, peak, num_found))
 
 
 def _plant(texts: list[str], items: list[Item]) -> list[str]:
@@ -151,16 +154,21 @@ def _documents(texts: list[str], times: int) -> Iterator[tuple[str, str]]:
             yield f"{turn}:{number}", text
 
 
-def _scan(items: list[Item], texts: list[str], row: Row) -> tuple[float, float, int]:
+def _scan(items: list[Item], texts: list[str], row: Row) -> tuple[float, float, float, int]:
     started = time.perf_counter()
     index = ItemIndex(items)
-    built = time.perf_counter()
+    built, used = time.perf_counter(), _cpu_seconds()
     result = scan(index, _documents(texts, row.times), workers=row.workers)
     done = time.perf_counter()
-    return built - started, done - built, sum(item.num_documents > 0 for item in result.items.values())
+    return (
+        built - started,
+        done - built,
+        _cpu_seconds() - used,
+        sum(item.num_documents > 0 for item in result.items.values()),
+    )
 
 
-def _look_up_hashes(items: list[Item], texts: list[str], row: Row) -> tuple[float, float, int]:
+def _look_up_hashes(items: list[Item], texts: list[str], row: Row) -> tuple[float, float, float, int]:
     split: Callable[[str], list[str]] = re.compile(r"\w+").findall
     started = time.perf_counter()
     known: dict[int, int] = {}
@@ -168,16 +176,22 @@ def _look_up_hashes(items: list[Item], texts: list[str], row: Row) -> tuple[floa
         for gram in _hashes(split(item.prompt.lower())):
             known.setdefault(gram, number)
     keys = known.keys()
-    built = time.perf_counter()
+    built, used = time.perf_counter(), _cpu_seconds()
     found: set[int] = set()
     for _, text in _documents(texts, row.times):
         found |= keys & set(_hashes(split(text.lower())))
     done = time.perf_counter()
-    return built - started, done - built, len({known[gram] for gram in found})
+    return built - started, done - built, _cpu_seconds() - used, len({known[gram] for gram in found})
 
 
 def _hashes(words: list[str]) -> Iterator[int]:
     return map(hash, zip(*(words[start:] for start in range(13)), strict=False))
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of all its children that have ended."""
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
 
 def _own_peak() -> int:
