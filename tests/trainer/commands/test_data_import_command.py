@@ -91,6 +91,63 @@ def test_hf_import_says_what_is_wrong(
     assert not Path("corpus.txt").exists()
 
 
+def test_hf_import_replaces_its_own_files_and_no_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_parquet(tmp_path / "hub/train.parquet", texts("hub", 3))
+    out, documents = tmp_path / "mine.txt", tmp_path / "shards"
+    command = ["data", "hf-import", "--dataset", str(tmp_path / "hub"), "--out", str(out)]
+    command += ["--documents-dir", str(documents)]
+    out.write_text("written by hand")
+    assert main(command) == 64
+    assert "mine.txt is there already" in capsys.readouterr().err
+    out.unlink()
+    write_parquet(documents / "shard-000007.parquet", texts("other", 1))
+    assert main(command) == 64
+    assert "shard-000007.parquet is there already" in capsys.readouterr().err
+    assert main([*command, "--force"]) == 0
+    assert [path.name for path in documents.iterdir()] == ["shard-000000.parquet"]
+    assert main(command) == 0  # again: everything there is its own
+
+
+def test_an_import_into_a_folder_spares_an_own_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_parquet(tmp_path / "hub/shard_00000.parquet", texts("hub", 3))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/corpus.txt").write_text("written by hand")
+    command = [
+        "data",
+        "climbmix-import",
+        "--dataset",
+        str(tmp_path / "hub"),
+        "--out-dir",
+        str(tmp_path / "out"),
+    ]
+    assert main(command) == 64
+    assert "corpus.txt is there already" in capsys.readouterr().err
+    assert main([*command, "--force"]) == 0
+
+
+def test_an_import_says_where_its_documents_stand_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_parquet(tmp_path / "hub/train.parquet", texts("hub", 3))
+    assert (
+        main(["data", "hf-import", "--dataset", str(tmp_path / "hub"), "--out", str(tmp_path / "a.txt")]) == 0
+    )
+    assert f"picochat data preview --input {tmp_path / 'a_documents'}" in capsys.readouterr().out
+
+
+def test_columns_that_a_stream_does_not_tell_are_those_of_its_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.csv").write_text("id,body\n1,a text that is long enough\n")
+    command = ["data", "hf-import", "--dataset", "csv", "--data-files", str(tmp_path / "rows.csv")]
+    assert main([*command, "--out", str(tmp_path / "a.txt")]) == 64
+    assert "its columns are 'id', 'body'" in capsys.readouterr().err
+
+
 def test_climbmix_import_reads_the_shards_that_were_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

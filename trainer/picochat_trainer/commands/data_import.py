@@ -1,5 +1,6 @@
 """`picochat data hf-import|climbmix-import|smollm-import`: Hugging Face datasets become local documents. No torch."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,6 +30,7 @@ from picochat_trainer.data.imports.outputs import (
     REPORT,
     check_free,
     check_out,
+    check_own,
     import_report,
     relative_to,
     write_dataset_file,
@@ -85,6 +87,9 @@ def hf_import(
     pack_name: Annotated[str | None, typer.Option(help="Default: the name of the folder of --out.")] = None,
     pack_description: Annotated[str | None, typer.Option(help="Default: what was imported.")] = None,
     pack_force: Annotated[bool, typer.Option(help="Overwrite the pack.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite files that are not of an earlier import.")
+    ] = False,
     resume: Resume = True,
 ) -> None:
     """Import rows of a Hugging Face dataset, one document each, with a report of every row that was left out."""
@@ -107,7 +112,10 @@ def hf_import(
         document_shard_rows=document_shard_rows,
         resume=resume,
     )
-    imported = _import(request, license, report or out.with_name(REPORT), lambda _: out)
+    report = report or out.with_name(REPORT)
+    if not force:
+        check_own(request, report, out)
+    imported = _import(request, license, report, lambda _: out)
     if pack_out is not None:
         pack = DatasetPack(
             name=pack_name or out.absolute().parent.name or "import",
@@ -148,7 +156,7 @@ def climbmix_import(
         document_shard_rows=document_shard_rows,
         resume=resume,
     )
-    imported = _import_into(out_dir, request, CLIMBMIX_LICENSE)
+    imported = _import_into(out_dir, request, CLIMBMIX_LICENSE, force=force)
     pack = DatasetPack(
         name="climbmix",
         description=_description(imported),
@@ -192,7 +200,7 @@ def smollm_import(
             document_shard_rows=document_shard_rows,
             resume=resume,
         )
-        imported = _import_into(out_dir / name, request, SMOLLM_LICENSE)
+        imported = _import_into(out_dir / name, request, SMOLLM_LICENSE, force=force)
         revision = revision or imported.revision  # all subsets of one commit
         path = f"{name}/documents"
         sources.append(RecipeSource(path=path, label=name, weight=weight, license=imported.license))
@@ -205,9 +213,16 @@ def smollm_import(
     print(out_dir / PACK)
 
 
-def _import_into(folder: Path, request: ImportRequest, license: str) -> Imported:
+def _import_into(folder: Path, request: ImportRequest, license: str, *, force: bool) -> Imported:
+    text = folder / "corpus.txt"
+    if not force:
+        check_own(request, folder / REPORT, text)
+
     def out(imported: Imported) -> Path | None:
-        return folder / "corpus.txt" if imported.num_characters <= TEXT_CHARACTERS else None
+        if imported.num_characters <= TEXT_CHARACTERS:
+            return text
+        text.unlink(missing_ok=True)  # of an earlier, smaller import
+        return None
 
     return _import(request, None, folder / REPORT, out, known_license=license)
 
@@ -252,6 +267,11 @@ def _print_import(imported: Imported, report: Path) -> None:
     print(
         f"licence {imported.license or 'unknown'}, revision {imported.revision or 'local files'}; see {report}"
     )
+    if imported.num_documents:
+        folder = imported.request.documents_dir
+        print(
+            f"{folder}: a record per document; next: picochat data preview --input {shlex.quote(str(folder))}"
+        )
 
 
 def _description(imported: Imported) -> str:

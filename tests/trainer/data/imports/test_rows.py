@@ -238,7 +238,10 @@ def test_a_broken_row_says_how_far_the_import_came(tmp_path: Path) -> None:
     dataset = DatasetRequest(
         dataset="json", data_files=(str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl"))
     )
-    with pytest.raises(ContractError, match=r"json, after row 10: .*; the same command goes on after row 8"):
+    with pytest.raises(
+        ContractError,
+        match=r"json \(.*a\.jsonl, .*b\.jsonl\), after row 10: .*; the same command goes on after row 8",
+    ):
         import_rows(request(tmp_path, tmp_path / "out", dataset=dataset))
 
 

@@ -3,12 +3,14 @@
 `datasets` is imported here and nowhere else. Dataset scripts are never run: versions 4 and later know none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from picochat_contract.errors import Code, ContractError
+
+SHOWN_FILES: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,11 @@ class DatasetRequest:
     streaming: bool = True
     """False downloads and converts the whole split first."""
 
+    def __str__(self) -> str:
+        """As messages name it."""
+        files = f" ({', '.join(self.data_files[:SHOWN_FILES])})" if self.data_files else ""
+        return f"{self.dataset}{files}"
+
 
 class HubRows:
     """The rows of an opened split, in order."""
@@ -37,11 +44,12 @@ class HubRows:
         """Changes whenever the rows may have changed: commit or digest of the files, config, version of `datasets`."""
         self.license = license
         """As the hub's card says it."""
+        self._row_columns: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Empty where the split does not say."""
-        return tuple(self._dataset.column_names or ())
+        """As the split says, else those of the first row read; empty where neither is known."""
+        return tuple(self._dataset.column_names or self._row_columns)
 
     @contextmanager
     def after(self, num_rows: int, position: Any = None) -> Iterator[Iterator[dict[str, Any]]]:
@@ -54,11 +62,16 @@ class HubRows:
                 hasattr(dataset, "num_rows") and num_rows >= dataset.num_rows
             )  # beyond which skip() raises
             dataset = () if at_end else dataset.skip(num_rows)
-        rows = (row for row in dataset)
+        rows = self._noted(dataset)
         try:
             yield rows
         finally:
             rows.close()  # else its file readers end in noise when the interpreter exits
+
+    def _noted(self, dataset: Any) -> Generator[dict[str, Any]]:
+        for row in dataset:
+            self._row_columns = self._row_columns or tuple(row)
+            yield row
 
     def position(self) -> Any:
         """Where reading stands, as JSON; None where rows can be skipped at no cost."""

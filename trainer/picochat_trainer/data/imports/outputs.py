@@ -14,7 +14,8 @@ from picochat_contract.errors import Code, ContractError
 from picochat_contract.packs import CorpusRecipe, DatasetPack
 
 from picochat_trainer.atomic import sync_folder, write_json
-from picochat_trainer.data.imports.rows import REPORTED_ROWS, Imported
+from picochat_trainer.data.imports.journal import NAME as JOURNAL
+from picochat_trainer.data.imports.rows import REPORTED_ROWS, SHARD, Imported, ImportRequest
 
 REPORT: Final = "hf_import_report.json"
 PACK: Final = "dataset_pack.json"
@@ -54,9 +55,6 @@ def import_report(imported: Imported, *, report_path: Path, out_path: Path | Non
     rows = [asdict(row) for shard in shards for row in shard.rows]
     written = [shard for shard in shards if shard.path is not None]
 
-    def relative(path: Path) -> str:
-        return Path(os.path.relpath(path, report_path.parent)).as_posix()
-
     return {
         "dataset": dataset.dataset,
         "config_name": dataset.config,
@@ -69,9 +67,9 @@ def import_report(imported: Imported, *, report_path: Path, out_path: Path | Non
         "streaming": dataset.streaming,
         "max_rows": request.max_rows,
         "min_chars": request.min_chars,
-        "out_path": relative(out_path) if out_path else None,
+        "out_path": _relative(out_path, report_path) if out_path else None,
         "report_path": report_path.name,
-        "documents_dir": relative(request.documents_dir),
+        "documents_dir": _relative(request.documents_dir, report_path),
         "document_shard_rows": request.document_shard_rows,
         "document_files_written": len(written),
         "rows_seen": imported.rows_seen,
@@ -81,7 +79,7 @@ def import_report(imported: Imported, *, report_path: Path, out_path: Path | Non
         "characters_written": imported.num_characters,
         "document_files": [
             {
-                "path": relative(request.documents_dir / shard.path),
+                "path": _relative(request.documents_dir / shard.path, report_path),
                 "num_documents": shard.num_documents,
                 "num_characters": shard.num_characters,
                 "sha256": shard.sha256,
@@ -104,6 +102,26 @@ def check_free(paths: Sequence[Path], *, force: bool, option: str) -> None:
         )
 
 
+def check_own(request: ImportRequest, report: Path, out: Path) -> None:
+    """Raise `exists` where the import would replace a text or shards that its earlier report does not name.
+
+    What stands beside the journal of an unfinished import was looked at when that began.
+    """
+    folder = request.documents_dir
+    if (folder / JOURNAL).exists():
+        return
+    earlier = _earlier(report)
+    shards = sorted(path for path in folder.glob("shard-*") if SHARD.fullmatch(path.name))
+    for found, key, named in ((shards[:1], "documents_dir", folder), ([out], "out_path", out)):
+        if found and found[0].exists() and earlier.get(key) != _relative(named, report):
+            raise ContractError(
+                Code.EXISTS,
+                f"{found[0]} is there already and {report} does not name it; choose another place, or give --force to "
+                "overwrite it",
+                param=str(found[0]),
+            )
+
+
 def write_dataset_file(path: Path, content: DatasetPack | CorpusRecipe) -> None:
     write_json(path, content.model_dump(mode="json", exclude_unset=True, exclude_none=True))
 
@@ -111,6 +129,18 @@ def write_dataset_file(path: Path, content: DatasetPack | CorpusRecipe) -> None:
 def relative_to(path: Path, file: Path) -> str:
     """`path` as a pack or recipe at `file` names it."""
     return Path(os.path.relpath(path.absolute(), file.absolute().parent)).as_posix()
+
+
+def _earlier(report: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(report.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _relative(path: Path, report: Path) -> str:
+    return Path(os.path.relpath(path, report.parent)).as_posix()
 
 
 def _write_parquet(imported: Imported, file: BinaryIO) -> None:

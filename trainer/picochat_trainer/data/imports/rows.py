@@ -25,7 +25,7 @@ TOO_SHORT: Final = "below_min_chars"
 INVALID_UNICODE: Final = "invalid_unicode"
 REPORTED_ROWS: Final = 10_000
 """The report lists the first rows of the split; of the rest it holds counts."""
-_SHARD: Final = re.compile(r"^\.?shard-\d{6}\.parquet(\.partial)?$")
+SHARD: Final = re.compile(r"^\.?shard-\d{6}\.parquet(\.partial)?$")
 _READ_ERRORS: Final = (OSError, ValueError, RuntimeError, pa.ArrowException)
 
 
@@ -136,7 +136,7 @@ def _identity(request: ImportRequest, rows: HubRows) -> dict[str, Any]:
 
 def _remove_stale_shards(folder: Path, keep: set[str | None]) -> None:
     for path in folder.iterdir():
-        if _SHARD.fullmatch(path.name) and path.name not in keep:
+        if SHARD.fullmatch(path.name) and path.name not in keep:
             path.unlink()
 
 
@@ -173,7 +173,7 @@ class _Import:
         except _READ_ERRORS as error:
             raise ContractError(
                 Code.FILE_UNREADABLE,
-                f"{self.request.dataset.dataset}, after row {seen}: {error}; the same command goes on after row "
+                f"{self.request.dataset}, after row {seen}: {error}; the same command goes on after row "
                 f"{self.journal.rows_seen}",
                 param="dataset",
             ) from error
