@@ -42,6 +42,12 @@ def run_command(command: RunsAsMain, argv: Sequence[str] | None, *, prog_name: s
     except PicochatError as error:
         report_error(_code_of(error), _with_request_id(error))
         return error_exit(error)
+    except OSError as error:
+        if error.errno is None:
+            raise  # nothing that the operating system said
+        where = f"{error.filename}: " if error.filename else ""
+        report_error("system", f"{where}{error.strerror}")
+        return ClientExit.RUN_FAILED
     except typer.Abort:
         return INTERRUPTED
     return result if isinstance(result, int) and not isinstance(result, bool) else ClientExit.OK

@@ -106,6 +106,8 @@ def test_a_fault_of_our_own_is_not_taken_for_a_missing_package(
         (NotFound(404, "not_found", "no run"), 64, "error [not_found]: no run"),
         (ServerUnreachable("no answer"), 75, "error [server_unreachable]: no answer"),
         (typer.BadParameter("no"), 64, "error [usage]: Invalid value: no; see `picochat good --help`"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "error [system]: /x: Permission denied"),
+        (OSError(28, "No space left on device"), 1, "error [system]: No space left on device"),
         (typer.Exit(7), 7, ""),
         (typer.Abort(), 130, ""),
         (KeyboardInterrupt(), 130, ""),
