@@ -1,6 +1,7 @@
 """Gate and report over a run folder: fail closed, name the fix, invent nothing."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +9,49 @@ import pytest
 from picochat_contract import layout
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.gate import GateReport, Verdict
+from picochat_contract.spec import expand, parse_mapping
+from picochat_contract.stages import StageName
 from picochat_trainer.atomic import file_sha256
-from picochat_trainer.data.honesty import honesty_report
+from picochat_trainer.scoring.tally import score_of
 from picochat_trainer.stages.report import summarise, summary_markdown
+
+NONE_OF_100 = score_of([False] * 100).model_dump(mode="json")
+TEXTS = ("A short corpus has one text about rivers.", "And it has another one about bread.")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test of this module leaves its run folder for the others."""
+    return tmp_path_factory.mktemp("judged")
 
 
 @pytest.fixture
-def judged(run_dir: Path, run_stage: Any) -> Path:
+def judged(made: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A run folder with all evidence: measured where that is quick, made up where it takes training."""
+    if any(made.iterdir()):
+        shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    else:
+        write_evidence(request.getfixturevalue("run_dir"), request.getfixturevalue("run_stage"))
+        shutil.copytree(tmp_path, made, dirs_exist_ok=True)
+    return tmp_path
+
+
+def write_evidence(run_dir: Path, run_stage: Any) -> None:
     subject = file_sha256(run_dir / layout.SFT_CHECKPOINT / layout.WEIGHTS)
+    own = {name: run_dir / "own" / path for name, path in (("chat", layout.CHAT), ("eval", layout.EVAL))}
+    for path in own.values():
+        path.parent.mkdir(exist_ok=True)
+        (run_dir / path.name).rename(path)
+    texts = run_dir / "own" / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    files = {name: {"type": "file", "path": str(path)} for name, path in own.items()}
+    dataset = {"sources": [{"type": "file", "path": str(texts)}], **files}
+    run_stage("dataset", dataset)
+    run_stage("honesty")
+    spec = parse_mapping({"scale": "smoke", "dataset": dataset})
+    run_stage("preflight", expand(spec)[StageName.PREFLIGHT].model_dump(mode="json"))
     run_stage("fit", {"max_new_tokens": 2})
     run_stage("eval", {"max_new_tokens": 2})
-    paths = {"corpus": layout.CORPUS, "chat": layout.CHAT, "eval": layout.EVAL}
-    honesty = honesty_report(**{name: run_dir / path for name, path in paths.items()})
     base = {
         "subject": "b" * 64,
         "val_bpb": 1.5,
@@ -30,11 +61,16 @@ def judged(run_dir: Path, run_stage: Any) -> Path:
         "num_nonfinite_steps": 0,
         "canary_count": 1,
         "canary_hits": 0,
+        "exposure_bits": 1.0,
+        "control_exposure_bits": 1.0,
+        "extractable": NONE_OF_100,
+        "extractable_heldout": NONE_OF_100,
         "num_parameters": 12,
         "tokens_seen": 34,
         "losses": [{"step": 1, "train_loss": 4.0, "val_loss": 4.5}, {"step": 2, "train_loss": 3.5}],
         "loss_diagnostics": {"status": "stable", "message": "moved together"},
         "config": {"max_steps": 2},
+        "dataset": {"split_mode": "document"},
     }
     sft = json.loads((run_dir / layout.SFT_REPORT).read_text()) | {
         "subject": subject,
@@ -44,12 +80,13 @@ def judged(run_dir: Path, run_stage: Any) -> Path:
         "num_val_rows": 10,
         "num_nonfinite_steps": 0,
     }
-    for name, report in ((layout.HONESTY, honesty), (layout.BASE_REPORT, base), (layout.SFT_REPORT, sft)):
+    reports = {layout.BASE_REPORT: base, layout.SFT_REPORT: sft, layout.HOLDOUT: {"document_ids": []}}
+    for name, report in reports.items():
         path = run_dir / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report))
     (run_dir / "base/sample.txt").write_text("``` a sample")
-    return run_dir
+    run_stage("audit")
 
 
 def gate_of(run_dir: Path) -> GateReport:
@@ -71,17 +108,20 @@ def test_the_gate_reads_every_report_and_names_the_weights(judged: Path, run_sta
     assert "external_eval_missing" in blocking(judged)
 
 
-@pytest.mark.parametrize("name", [layout.CORPUS, layout.CHAT, layout.EVAL])
+ABOUT_DATA = {"evidence_honesty", "evidence_preflight", "evidence_audit"}
+
+
+@pytest.mark.parametrize("name", [layout.CORPUS_MANIFEST, layout.CHAT, layout.EVAL])
 def test_a_changed_data_file_blocks(judged: Path, run_stage: Any, name: str) -> None:
     (judged / name).write_text((judged / name).read_text() + "\n")
     run_stage("gate", {"profile": "research"})
-    assert "evidence_honesty" in blocking(judged)
+    assert blocking(judged) >= ABOUT_DATA
 
 
 def test_a_missing_data_file_blocks(judged: Path, run_stage: Any) -> None:
-    (judged / layout.CORPUS).unlink()
+    (judged / layout.CORPUS_MANIFEST).unlink()
     run_stage("gate", {"profile": "research"})
-    assert "evidence_honesty" in blocking(judged)
+    assert blocking(judged) >= ABOUT_DATA
 
 
 @pytest.mark.parametrize("name", layout.EVIDENCE_PATHS)
