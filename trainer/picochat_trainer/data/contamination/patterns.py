@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from picochat_trainer.data.contamination.grams import SEED
 from picochat_trainer.data.contamination.measures import LONG_NGRAM, NGRAM, Variant
 from picochat_trainer.data.contamination.tokens import Tokens, tokenize
+from picochat_trainer.data.normalize import words
 
 NUMBER_WEIGHT: Final = 3.0
 """Weight of a number in an alignment: with all its numbers changed, an exercise is another one."""
@@ -14,7 +16,7 @@ MAX_REPEATS: Final = 4
 """An n-gram that one item repeats more often says nothing about it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One prompt of a benchmark, with its answer if it has one. Keys are unique."""
 
@@ -51,11 +53,15 @@ class Pattern:
     """Empty where the items have none."""
     tokens: tuple[str, ...]
     """Of the prompt, then of the answer."""
-    spans: tuple[tuple[int, int], ...]
-    """Of the tokens, in characters of the prompt, a line feed and the answer."""
     num_prompt: int
     parts: tuple[Part, ...]
     """What is searched for: the prompt, then prompt and answer; none where the item is too short."""
+
+    @cached_property
+    def spans(self) -> list[tuple[int, int]]:
+        """Of the tokens, in characters of the prompt, a line feed and the answer."""
+        shift = len(self.prompt) + 1
+        return [*_spans(tokenize(self.prompt), 0), *_spans(tokenize(self.answer), shift)]
 
 
 def template_limit(num_prompts: int) -> int:
@@ -74,14 +80,12 @@ def build_pattern(
     template_seeds: Sequence[bool],
 ) -> Pattern:
     """`lengths` are the parts in tokens; the templates tell for each token whether the n-gram that begins there is one."""
-    of_prompt, of_answer = tokenize(prompt), tokenize(answer)
-    tokens = (*of_prompt.words(0, len(of_prompt)), *of_answer.words(0, len(of_answer)))
-    shift = len(prompt) + 1
+    of_prompt, of_answer = words(prompt), words(answer)
+    tokens = (*of_prompt, *of_answer)
     return Pattern(
         prompt=prompt,
         answer=answer,
         tokens=tokens,
-        spans=(*_spans(of_prompt, 0), *_spans(of_answer, shift)),
         num_prompt=len(of_prompt),
         parts=tuple(
             _part(variant, tokens[:length], template_ngrams, template_seeds) for variant, length in lengths

@@ -15,7 +15,7 @@ class FindingKind(StrEnum):
     OVERLAP = "overlap"  # n-grams, beyond the threshold of a published rule
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
     """An item and a place in a document that hold the same; checked on the text itself."""
 
@@ -40,7 +40,7 @@ class Finding:
     """What stands there, cut after 400 characters."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
     """The measures of one variant of an item, over all documents. Shares are 0 to 1."""
 
@@ -58,7 +58,7 @@ class Measured:
         return float(getattr(self, name))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ItemResult:
     """All measures of one item."""
 
@@ -76,7 +76,7 @@ class ItemResult:
         return self.prompt if variant == Variant.PROMPT else self.prompt_answer
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ScanResult:
     """One pass over all documents; the same for every number of workers and every cut of the text."""
 
