@@ -4,7 +4,7 @@
     python bench/contamination.py --recall [--clean-megabytes 20] [--recall-items 700]
 
 All text is generated (see `contamination_texts.py`): English prose, technical English, one document in ten in another
-language. The speed rows read `--megabytes` of it 1, 4 and 16 times, with one document in 100 holding an item; each runs in a
+language. The speed rows read `--megabytes` of it 1, 4, 16 and 32 times, with one document in 100 holding an item; each runs in a
 fresh process, from memory, and its time covers the start of its worker processes but not the making of the index, which has a
 column of its own. `ratio` is the speed over the baseline's, `per CPU` the MB for each second of processor time of all
 processes: the figure to read where others use the machine too. Memory is the peak of the process plus, for each worker, the largest peak among them. The baseline looks up
@@ -90,7 +90,7 @@ def _print_speed(megabytes: int, num_items: int, workers: int) -> None:
     rows = [
         Row("set of 13-word hashes", num_items, 4, baseline=True),
         Row("scan, 1 process", num_items, 4),
-        Row(f"scan, {workers} processes", num_items, 16, workers=workers),
+        Row(f"scan, {workers} processes", num_items, 32, workers=workers),
         Row("1x corpus", num_items, 1),
         Row("4x corpus", num_items, 4),
         Row("16x corpus", num_items, 16),
