@@ -87,6 +87,8 @@ class HonestyFacts(Config):
     corpus_sha256: Sha256
     chat_sha256: Sha256
     eval_sha256: Sha256
+    preferences_sha256: Sha256 | None = None
+    external_sha256: dict[str, Sha256] = {}
     num_eval: Count
     exact_prompt_leaks: Count
     """Eval prompts that stand whole in an SFT row, wherever in it, after normalisation."""
@@ -130,6 +132,8 @@ class PreflightFacts(Config):
     preferences: PreferenceFacts | None = None
     external: dict[str, Count] = {}
     """Items by external benchmark."""
+    external_sha256: dict[str, Sha256] = {}
+    """Of `external/<name>.jsonl`, by name."""
     honesty: HonestyFacts | None = None
     """None: there is no honesty report, or it cannot be read."""
     machine: MachineFacts

@@ -25,15 +25,20 @@ def _honesty_report(s: Subject) -> Measured:
     honesty = s.facts.honesty
     if honesty is None:
         return Measured(value="missing", message="there is no honesty report that can be read")
-    present = {"corpus": (honesty.corpus_sha256, s.facts.corpus.sha256)}
-    if s.facts.chat is not None:
-        present["chat"] = (honesty.chat_sha256, s.facts.chat.sha256)
-    if s.facts.eval is not None:
-        present["eval"] = (honesty.eval_sha256, s.facts.eval.sha256)
+    facts = s.facts
+    present: dict[str, tuple[object, object]] = {
+        "corpus": (honesty.corpus_sha256, facts.corpus.sha256),
+        "preferences": (honesty.preferences_sha256, facts.preferences and facts.preferences.sha256),
+        "external benchmarks": (honesty.external_sha256, facts.external_sha256),
+    }
+    if facts.chat is not None:
+        present["chat"] = (honesty.chat_sha256, facts.chat.sha256)
+    if facts.eval is not None:
+        present["eval"] = (honesty.eval_sha256, facts.eval.sha256)
     other = [name for name, (said, found) in present.items() if said != found]
     if other:
         return Measured(
-            value="other files", message=f"the honesty report is about another {' and '.join(other)}"
+            value="other files", message=f"the honesty report is not about this run's {' and '.join(other)}"
         )
     return Measured(value="present", message=f"honesty {honesty.status}, about these files")
 

@@ -250,6 +250,12 @@ def test_a_report_about_another_file_is_no_honesty_report(part: str) -> None:
     assert (check.status, check.measured) == (CheckStatus.BLOCK, "other files")
 
 
+@pytest.mark.parametrize("about", [{"preferences_sha256": "0" * 64}, {"external_sha256": {"arc": "0" * 64}}])
+def test_a_report_about_other_preferences_or_benchmarks_is_none_either(about: dict[str, Any]) -> None:
+    check = check_of("honesty_report", Case(SHORT, honesty(**about)))
+    assert (check.status, check.measured) == (CheckStatus.BLOCK, "other files")
+
+
 def test_learning_rates_of_any_batch_can_pass() -> None:
     """Also one that automatic scaling has multiplied."""
     scaled = base(LONG, auto_lr_scaling=True, learning_rate=5e-4)

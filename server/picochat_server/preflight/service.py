@@ -135,6 +135,7 @@ def _other_files(facts: PreflightFacts, files: Files) -> Iterator[str]:
         layout.EVAL: facts.eval.sha256 if facts.eval else None,
         layout.PREFERENCES: facts.preferences.sha256 if facts.preferences else None,
         layout.HONESTY: honesty.sha256 if honesty else None,
+        **_external(facts.external_sha256, files),
     }
     for path, sha256 in measured.items():
         yield from _difference("was measured on", path, sha256, files)
@@ -143,9 +144,18 @@ def _other_files(facts: PreflightFacts, files: Files) -> Iterator[str]:
             layout.CORPUS_MANIFEST: honesty.corpus_sha256,
             layout.CHAT: honesty.chat_sha256,
             layout.EVAL: honesty.eval_sha256,
+            layout.PREFERENCES: honesty.preferences_sha256,
+            **_external(honesty.external_sha256, files),
         }
         for path, sha256 in compared.items():
             yield from _difference("has an honesty report about", path, sha256, files)
+
+
+def _external(said: Mapping[str, str], files: Files) -> dict[str, str | None]:
+    """Digests by path: those that were said, and None for a benchmark of the run that nothing was said of."""
+    folder = f"{layout.EXTERNAL_DIR}/"
+    unsaid: dict[str, str | None] = {path: None for path in files if path.startswith(folder)}
+    return unsaid | {f"{folder}{name}.jsonl": sha256 for name, sha256 in said.items()}
 
 
 def _difference(what: str, path: str, sha256: str | None, files: Files) -> Iterator[str]:

@@ -175,6 +175,23 @@ def test_preference_rows_that_were_not_measured_block(client: TestClient, worker
     assert any(layout.PREFERENCES in message for message in blocked_by(client, run))
 
 
+@pytest.mark.parametrize("part", [[], ["external_sha256"], ["honesty"]])
+def test_benchmarks_that_were_not_measured_or_compared_block(
+    client: TestClient, worker: TestClient, part: list[str]
+) -> None:
+    """`part` is what is true of the two things that have to be."""
+    run = submit(client, SMOKE)["id"]
+    hand = Hand(worker).take()
+    hand.succeed(hand.outputs() | {"external/arc.jsonl": b"items"})
+    hand.run_until("preflight")
+    inputs = hand.claim["job"]["inputs"]
+    facts, digests = sound_facts(inputs), {"arc": inputs["external/arc.jsonl"]}
+    facts |= {"external": {"arc": 60}, "external_sha256": digests if "external_sha256" in part else {}}
+    facts["honesty"] |= {"external_sha256": digests} if "honesty" in part else {}
+    say(hand, facts)
+    assert any("external/arc.jsonl" in message for message in blocked_by(client, run))
+
+
 def test_a_reused_preflight_blocks_again_at_submit(client: TestClient, worker: TestClient) -> None:
     first, hand = at_preflight(client, worker)
     say(hand, leaky(hand))

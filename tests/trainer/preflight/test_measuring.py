@@ -72,6 +72,8 @@ def honesty(**changes: Any) -> dict[str, Any]:
         "status": "blocked",
         **{f"{name}_sha256": name[0] * 64 for name in ("chat", "eval")},
         "corpus_sha256": "d" * 64,
+        "preferences_sha256": "b" * 64,
+        "external_sha256": {"arc": "a" * 64},
         "num_eval": 10,
         "exact_prompt_leaks": 1,
         "preference_prompt_leaks": 2,
@@ -141,6 +143,7 @@ def test_leaks_of_external_benchmarks_are_those_of_whole_prompts(tmp_path: Path)
     assert facts is not None and facts.sha256 == file_sha256(path)
     assert (facts.exact_prompt_leaks, facts.preference_prompt_leaks, facts.external_leaks) == (1, 2, 7)
     assert (facts.corpus_prompt_hits, facts.external_corpus_hits) == (3, 8)
+    assert (facts.preferences_sha256, facts.external_sha256) == ("b" * 64, {"arc": "a" * 64})
     assert (facts.near_prompt_leaks, facts.duplicate_eval_prompts) == (4, 5)
 
 
@@ -160,5 +163,6 @@ def test_files_that_are_not_there_are_facts_too(tmp_path: Path) -> None:
 
 def test_external_benchmarks_are_counted_by_name(tmp_path: Path) -> None:
     write_manifest(tmp_path)
-    write_rows(tmp_path / layout.EXTERNAL_DIR / "arc.jsonl", EVAL[:2])
-    assert measure(tmp_path.joinpath, MACHINE).external == {"arc": 2}
+    path = write_rows(tmp_path / layout.EXTERNAL_DIR / "arc.jsonl", EVAL[:2])
+    facts = measure(tmp_path.joinpath, MACHINE)
+    assert (facts.external, facts.external_sha256) == ({"arc": 2}, {"arc": file_sha256(path)})

@@ -41,15 +41,14 @@ NO_RULE: Final = "the item has no rule"
 
 def measure(locate: Locate, machine: MachineFacts) -> PreflightFacts:
     """Everything that `judge` needs; raise `corpus_missing` or `file_unreadable` where there is no corpus manifest."""
+    external = {path.stem: path for path in sorted(locate(layout.EXTERNAL_DIR).glob("*.jsonl"))}
     return PreflightFacts(
         corpus=corpus_facts(CorpusStore(locate)),
         chat=_of(locate(layout.CHAT), chat_facts),
         eval=_of(locate(layout.EVAL), eval_facts),
         preferences=_of(locate(layout.PREFERENCES), preference_facts),
-        external={
-            path.stem: len(_rows(path, EvalItem)[0])
-            for path in sorted(locate(layout.EXTERNAL_DIR).glob("*.jsonl"))
-        },
+        external={name: len(_rows(path, EvalItem)[0]) for name, path in external.items()},
+        external_sha256={name: file_sha256(path) for name, path in external.items()},
         honesty=_of(locate(layout.HONESTY), honesty_facts),
         machine=machine,
     )
@@ -134,6 +133,8 @@ def honesty_facts(path: Path) -> HonestyFacts | None:
             corpus_sha256=report["corpus_sha256"],
             chat_sha256=report["chat_sha256"],
             eval_sha256=report["eval_sha256"],
+            preferences_sha256=report["preferences_sha256"],
+            external_sha256=report["external_sha256"],
             num_eval=report["num_eval"],
             exact_prompt_leaks=report["exact_prompt_leaks"],
             preference_prompt_leaks=report["preference_prompt_leaks"],
