@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from picochat_contract.errors import Code, ContractError
+from picochat_trainer.data.sources import columnar
 
-from .reading import documents, file_source
+from .reading import documents, file_source, files
 
 
 def test_each_jsonl_row_is_a_document(tmp_path: Path) -> None:
@@ -162,3 +163,22 @@ def test_parquet_text_that_is_not_utf8_is_named_by_its_row(tmp_path: Path) -> No
     pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
     with pytest.raises(ContractError, match=r"a\.parquet, row 2: expected UTF-8 text, found byte 0xe9"):
         documents(file_source(tmp_path / "a.parquet"))
+
+
+def test_a_parquet_row_has_the_limit_of_a_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columnar, "MAX_DOCUMENT_BYTES", 10)
+    pq.write_table(pa.table({"text": ["short", "far too long"]}), tmp_path / "a.parquet")
+    with pytest.raises(ContractError, match=r"a\.parquet, row 2: longer than") as caught:
+        documents(file_source(tmp_path / "a.parquet"))
+    assert caught.value.code is Code.BAD_ROW
+
+
+def test_parquet_rows_are_unpacked_a_few_at_a_time(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["x" * 1_000_000] * 300}), tmp_path / "a.parquet")
+    (file,) = files(file_source(tmp_path / "a.parquet"))
+    assert file.documents is not None
+    before = pa.total_allocated_bytes()
+    reading = file.documents()
+    next(reading)
+    assert pa.total_allocated_bytes() - before < 80 << 20
+    reading.close()  # type: ignore[attr-defined]
