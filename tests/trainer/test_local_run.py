@@ -1,6 +1,8 @@
 """The local runner on the stages before torch: reuse, locking, failures, a preflight that blocks."""
 
 import json
+import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -192,6 +194,36 @@ def test_a_blocked_preflight_is_looked_at_again(tmp_path: Path, text: Path, leak
     """The machine may have been mended: free disk is in no fingerprint."""
     run_leaky(tmp_path, text, leaky)
     assert states(run_leaky(tmp_path, text, leaky)) == [CACHED, CACHED, DONE, StageState.SKIPPED]
+
+
+def test_a_preflight_of_another_host_is_not_reused(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run folder can be copied; what is in it was measured where it came from."""
+    run(tmp_path, text)
+    monkeypatch.setattr(platform, "node", lambda: "elsewhere")
+    assert states(run(tmp_path, text)[0]) == [CACHED, CACHED, DONE, CACHED]
+
+
+def test_a_disk_that_filled_up_since_is_measured_again(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = {"until": "preflight"}  # which judges the whole run, disk space included
+    run(tmp_path, text, **plan)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1))
+    assert states(run(tmp_path, text, **plan)[0]) == [CACHED, CACHED, DONE]
+    report = read_preflight(tmp_path / "run/preflight.json")
+    assert report is not None and "disk_space" in {check.id for check in report.blocking}
+
+
+def test_without_a_readable_preflight_nothing_goes_on(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_run, "read_preflight", lambda path: None)
+    rows, _ = run(tmp_path, text)
+    assert states(rows) == [DONE, DONE, DONE, StageState.SKIPPED]
+    assert rows[-1].message is not None and "cannot be read" in rows[-1].message
 
 
 @pytest.mark.parametrize("content", [None, "", "{}"])

@@ -8,6 +8,8 @@ import fcntl
 import json
 import logging
 import os
+import platform
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from typing import Any
 from picochat_contract import layout
 from picochat_contract.api import EventOut
 from picochat_contract.config_base import Config
-from picochat_contract.configs import Resources
+from picochat_contract.configs import PreflightConfig, Resources
 from picochat_contract.data_configs import DatasetConfig
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.events import EventType, StageEvent
@@ -26,6 +28,7 @@ from picochat_contract.exit_codes import StageExit
 from picochat_contract.gate import GateReport
 from picochat_contract.manifest import Manifest, StageJob, fingerprint
 from picochat_contract.preflight import PreflightRecord, PreflightStatus
+from picochat_contract.preflight_judge import judge
 from picochat_contract.stages import StageName
 from picochat_contract.states import STAGE_DONE, STAGE_TRANSITIONS, StageState, move
 
@@ -84,10 +87,14 @@ class LocalRun:
         """Why the stages after this one are skipped; None where they run, or may run later."""
         if row.state is StageState.FAILED:
             return f"{row.name} failed"
-        preflight = self._preflight() if row.name is StageName.PREFLIGHT and row.state in STAGE_DONE else None
-        if preflight is None or preflight.status is not PreflightStatus.BLOCKED:
+        if row.name is not StageName.PREFLIGHT or row.state not in STAGE_DONE:
             return None
-        return f"preflight: {preflight.summary}"
+        preflight = self._preflight()
+        if preflight is None:
+            return (
+                f"{self._path(layout.PREFLIGHT)} cannot be read; give the command again, which measures anew"
+            )
+        return f"preflight: {preflight.summary}" if preflight.status is PreflightStatus.BLOCKED else None
 
     def _preflight(self) -> PreflightRecord | None:
         return read_preflight(self._path(layout.PREFLIGHT))
@@ -98,8 +105,8 @@ class LocalRun:
         wanted = fingerprint(row.name, row.config, inputs | sources, self.resources)
         stage_dir = self.run_dir / "stages" / row.name.value
         found = read_manifest(stage_dir) if self.reuse else None
-        if row.name is StageName.PREFLIGHT and (before := self._preflight()) and before.blocking:
-            found = None  # what blocked may be mended on the machine, which no fingerprint covers
+        if found is not None and isinstance(row.config, PreflightConfig):
+            found = found if self._still_holds(row.config, found) else None
         if found is not None and found.fingerprint == wanted and self._has_outputs(found):
             row.manifest = found
             self._move(row, StageState.CACHED)
@@ -122,6 +129,19 @@ class LocalRun:
             self._move(row, StageState.CANCELLED, "stopped; the same command goes on from here")
         else:
             self._move(row, StageState.FAILED, _why(result, stage_dir))
+
+    def _still_holds(self, config: PreflightConfig, manifest: Manifest) -> bool:
+        """Preflight measured its machine, too, which no fingerprint covers: host and free disk have to be as they were.
+
+        One that blocked is never reused: what it blocked over may be mended.
+        """
+        before = self._preflight()
+        if before is None or before.blocking or manifest.environment.get("host") != platform.node():
+            return False
+        free = {"free_disk_bytes": shutil.disk_usage(self.run_dir).free}
+        machine = before.facts.machine.model_copy(update=free)
+        now = judge(config, before.facts.model_copy(update={"machine": machine}))
+        return [check.status for check in now.checks] == [check.status for check in before.checks]
 
     def _attempts(self, job: StageJob, lock: int) -> StageResult:
         """A stage that something killed from outside is started again; it goes on from its checkpoint."""
