@@ -1,14 +1,19 @@
 """Rows of benchmark profiles: their skills, the corpus, the hub's datasets from local copies."""
 
+import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from picochat_contract.errors import Code, ContractError
+from picochat_trainer.data.imports.hub import DatasetRequest
 from picochat_trainer.data.normalize import normal_form
+from picochat_trainer.tuning.packs import hub_rows
 from picochat_trainer.tuning.packs.files import open_pack
 from picochat_trainer.tuning.packs.generated import Made, RowOptions, make_rows, shuffled
+from picochat_trainer.tuning.packs.hub_rows import HubOptions
 from picochat_trainer.tuning.packs.profiles import SKILLS_OF, BenchmarkProfile, RowSource
 from picochat_trainer.tuning.packs.verdict import judge_rows
 from picochat_trainer.tuning.skills.question import Side
@@ -79,10 +84,11 @@ def test_hub_rows_have_their_shares_and_say_where_they_come_from(
 
 def test_hub_rows_are_converted_with_their_right_answers(options: Options, copies: dict[str, str]) -> None:
     made = rows_of(FULL, 100, 40, options(source=RowSource.HF, copies=copies, style="scratchpad"))
-    for row in made.chat:
-        if row.category == "gsm8k_gsm8k" or row.category == "gsm8k":
-            n = int(row.user.split("buys ")[1].split()[0])
-            assert row.assistant == f"She has {n}+{n}={2 * n} fruits.\nFinal answer: {2 * n}"
+    sums = [row for row in made.chat if row.category == "gsm8k"]
+    assert len(sums) == 12
+    for row in sums:
+        n = int(row.user.split("buys ")[1].split()[0])
+        assert row.assistant == f"She has {n}+{n}={2 * n} fruits.\nFinal answer: {2 * n}"
     letters = {
         item.user.split("case ")[1].split()[0]: item.correct_choice
         for item in made.eval
@@ -117,3 +123,38 @@ def test_equal_seeds_give_equal_rows(options: Options) -> None:
     first, second = (rows_of(FULL, 64, 24, options(seed=3)) for _ in range(2))
     assert (first.chat, first.eval) == (second.chat, second.eval)
     assert rows_of(FULL, 64, 24, options(seed=4)).chat != first.chat
+
+
+class FakeHub:
+    """A split on the hub, at a commit, whose card names another licence than is known here."""
+
+    revision = "abc123"
+    license = "cc0-1.0"
+
+    @contextmanager
+    def after(self, num_rows: int) -> Iterator[Iterator[dict[str, str]]]:
+        yield iter([{"question": f"What is {n} doubled?", "answer": f"#### {2 * n}"} for n in range(9)])
+
+
+def test_a_row_of_the_hub_names_commit_split_row_and_the_licence_of_its_card(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    requests: list[DatasetRequest] = []
+
+    def fake_open(request: DatasetRequest) -> FakeHub:
+        requests.append(request)
+        return FakeHub()
+
+    monkeypatch.setattr(hub_rows, "open_dataset", fake_open)
+    options = HubOptions(revisions={"gsm8k": "abc123"}, max_characters=500)
+    part = hub_rows.hub_chat("gsm8k", 2, options, random.Random(1), "direct", set())
+    assert (requests[0].dataset, requests[0].config, requests[0].revision) == (
+        "openai/gsm8k",
+        "main",
+        "abc123",
+    )
+    for row in part.rows:
+        number = int(row.user.split()[2])
+        assert row.provenance == f"hf:openai/gsm8k@abc123/main/train#{number}"
+        assert row.license == "cc0-1.0"
+        assert row.assistant == str(2 * number)
