@@ -29,6 +29,7 @@ from support.finished_run import (
     score,
 )
 from support.measured import leaky_facts, preflight_json
+from support.reports import clean_subsets, comparison, finding, memorization
 
 BEFORE_BASE = (StageName.DATASET, StageName.HONESTY, StageName.PREFLIGHT, StageName.TOKENIZER)
 SPEC: dict[str, Any] = {"name": "demo", "scale": "demo", "gate": {"profile": "first_release"}}
@@ -41,6 +42,7 @@ STAGE_OF.update(
     {
         layout.TOKENIZER: StageName.TOKENIZER,
         layout.TOKENIZER_CONFIG: StageName.TOKENIZER,
+        layout.MEMORIZATION_REPORT: StageName.BASE,
         f"{layout.BASE_BEST}/{layout.WEIGHTS}": StageName.BASE,
         f"{layout.BASE_BEST}/config.json": StageName.BASE,
         f"{layout.SFT_CHECKPOINT}/config.json": StageName.SFT,
@@ -51,16 +53,35 @@ STAGE_OF.update(
 
 
 def model_files() -> dict[str, bytes]:
-    """The files of a finished run that an approving policy and a model process need."""
-    return approved_files() | {
-        layout.TOKENIZER: b'{"version": "1.0"}',
-        layout.TOKENIZER_CONFIG: b"{}",
-        f"{layout.BASE_BEST}/{layout.WEIGHTS}": b"base weights",
-        f"{layout.BASE_BEST}/config.json": b"{}",
-        f"{layout.SFT_CHECKPOINT}/config.json": b"{}",
-        layout.SUMMARY: b"{}",
-        layout.SUMMARY_MD: b"# Summary\n",
+    """The files of a finished run that an approving policy and a model process need, reports as a trainer writes them."""
+    files = approved_files()
+    chosen = {
+        layout.HONESTY: "of 60 eval prompts none is in what trains",
+        layout.AUDIT: "0 of 60 eval prompts",
     }
+    reports = {
+        path: edited(files[path], status="ready", summary=summary, **comparison(60, []))
+        for path, summary in chosen.items()
+    }
+    eval_sha256 = sha256_hex(files[layout.EVAL])
+    scored = edited(
+        files[layout.EVAL_REPORT], eval_sha256=eval_sha256, clean_subsets=clean_subsets(50, 60, 0, 0)
+    )
+    return (
+        files
+        | reports
+        | {
+            layout.EVAL_REPORT: scored,
+            layout.TOKENIZER: b'{"version": "1.0"}',
+            layout.TOKENIZER_CONFIG: b"{}",
+            layout.MEMORIZATION_REPORT: json.dumps(memorization()).encode(),
+            f"{layout.BASE_BEST}/{layout.WEIGHTS}": b"base weights",
+            f"{layout.BASE_BEST}/config.json": b"{}",
+            f"{layout.SFT_CHECKPOINT}/config.json": b"{}",
+            layout.SUMMARY: b"{}",
+            layout.SUMMARY_MD: b"# Summary\n",
+        }
+    )
 
 
 def blocked_files() -> dict[str, bytes]:
@@ -69,16 +90,24 @@ def blocked_files() -> dict[str, bytes]:
     report = files[layout.EVAL_REPORT]
     weak = {"groups": {"identity": score(20, 9), "refusal": score(20, 4), "choice": score(20, 5)}}
     base = base_report(json.loads(files[layout.BASE_REPORT])["subject"])
+    findings = [finding(1 + number % 20) for number in range(60)]
+    seen = comparison(60, findings, omitted=12)
     return files | {
+        layout.HONESTY: edited(
+            files[layout.HONESTY], status="caution", summary="20 eval items are in the corpus, edited", **seen
+        ),
+        layout.AUDIT: edited(files[layout.AUDIT], status="caution", **comparison(60, findings[:3])),
         layout.BASE_REPORT: as_json(base.model_copy(update={"val_bpb": 4.21, "unigram_bpb": 4.52})),
         layout.EVAL_REPORT: edited(
             report,
             overall=score(60, 22).model_dump(),
+            clean=score(40, 12).model_dump(),
             groups={name: found.model_dump() for name, found in weak["groups"].items()},
             choice=score(20, 5).model_dump(),
             choice_accuracy_adjusted=0.0,
             unsafe_refusal=score(6, 4).model_dump(),
             unsupported_claims=score(60, 4).model_dump(),
+            clean_subsets=clean_subsets(22, 60, 20, 10),
         ),
     }
 

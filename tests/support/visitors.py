@@ -1,5 +1,6 @@
 """Keys and clients for tests of the pages: a client here behaves like a browser."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -35,3 +36,8 @@ def log_in(app: FastAPI, key: Key) -> TestClient:
     client = browser(app)
     assert client.post("/login", data={"key": key.secret}).status_code == 303
     return client
+
+
+def text_of(page: str) -> str:
+    """What a reader sees: tags away, white space single."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from picochat_server.db import transaction
 from picochat_server.models import Run
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from support import seeded_datasets
 from support import seeded_runs as seed
 from support.visitors import Key
 
@@ -131,20 +132,51 @@ def runs(app: FastAPI, project_id: str) -> dict[str, str]:
         "failed": seed.failed(app, project_id, "broken-corpus"),
         "queued": seed.queued(app, project_id, "next-" + "long" * 18),
         "running": seed.running(app, project_id, "nightly"),
+        "stopped": seed.stopped_by_preflight(app, project_id, "leaky"),
+    }
+
+
+@pytest.fixture
+def pages(app: FastAPI, project_id: str, key: Key, runs: dict[str, str]) -> dict[str, str]:
+    """Paths of all pages, by name."""
+    pushed = seeded_datasets.pushed(
+        app,
+        project_id,
+        key.id,
+        "field-notes",
+        3,
+        license="CC-BY-4.0",
+        description="Notes of " + "rivers " * 20,
+    )
+    return {
+        "runs": "/",
+        **{name: f"/runs/{run}" for name, run in runs.items()},
+        "preflight": f"/runs/{runs['stopped']}/preflight",
+        "honesty-leaky": f"/runs/{runs['stopped']}/honesty",
+        "honesty": f"/runs/{runs['blocked']}/honesty",
+        "audit": f"/runs/{runs['blocked']}/honesty?part=audit",
+        "memorization": f"/runs/{runs['blocked']}/honesty?part=memorization",
+        "no-preflight": f"/runs/{runs['queued']}/preflight",
+        "no-honesty": f"/runs/{runs['queued']}/honesty",
+        "datasets": "/datasets",
+        "dataset": f"/datasets/{pushed.id}",
     }
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 @pytest.mark.parametrize("device", WIDTHS)
 def test_pages_fit_and_raise_no_complaint(
-    chromium: Browser, site: str, shots: Path, runs: dict[str, str], key: Key, device: str, scheme: str
+    chromium: Browser, site: str, shots: Path, pages: dict[str, str], key: Key, device: str, scheme: str
 ) -> None:
     one = visit(chromium, site, shots, WIDTHS[device], scheme=scheme)
     one.open("/login")
     one.shoot(f"login-{device}-{scheme}")
     one.log_in(key.secret)
-    for name, path in {"runs": "/", **{name: f"/runs/{run}" for name, run in runs.items()}}.items():
+    for name, path in pages.items():
         one.open(path)
+        one.page.evaluate(
+            "document.querySelectorAll('main details:not(.ask)').forEach((one) => { one.open = true; })"
+        )
         one.shoot(f"{name}-{device}-{scheme}")
         assert one.overflow() == 0, f"{name} is {one.overflow()} px wider than {device}"
     assert one.complaints == []

@@ -3,22 +3,26 @@
 import html
 import re
 from datetime import timedelta
+from typing import get_args
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from picochat_contract import layout
 from picochat_contract.gate import CheckStatus, GateReport, Verdict
+from picochat_contract.preflight import PreflightStatus
+from picochat_contract.stages import StageName
 from picochat_contract.states import AttemptState, RunState, StageState
 from picochat_server.auth.service import ensure_project
 from picochat_server.db import transaction
 from picochat_server.models import GateReportRow, Run, Stage
 from picochat_server.pages import views
+from picochat_server.pages.honesty import RISKS, Status
 from picochat_server.pages.html import POLICY, STATIC, WEB, asset
 from picochat_server.pages.marks import mark_of
 from sqlalchemy import select, update
 from support import seeded_runs as seed
-from support.visitors import log_in, new_key
+from support.visitors import log_in, new_key, text_of
 
 ATTACK = "<script>alert('x')</script>\"'&"
 
@@ -33,16 +37,13 @@ def running(app: FastAPI, project_id: str) -> str:
     return seed.running(app, project_id, "nightly")
 
 
-def text_of(page: str) -> str:
-    """What a reader sees: tags away, white space single."""
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
-
-
 def test_every_page_carries_the_content_policy(
     app: FastAPI, anonymous: TestClient, logged_in: TestClient, blocked: str, running: str
 ) -> None:
     pages = [
         *(logged_in.get(path) for path in ("/", f"/runs/{blocked}", f"/runs/{running}/live", "/nothing")),
+        *(logged_in.get(f"/runs/{blocked}/{part}") for part in ("preflight", "honesty")),
+        logged_in.get("/datasets"),
         *(anonymous.get(path) for path in ("/login", "/", "/nothing")),
         anonymous.post("/login", data={"key": "x"}),
         anonymous.post("/logout", headers={"Origin": "https://evil.example"}),
@@ -302,17 +303,49 @@ def test_static_files_lie_in_one_folder(anonymous: TestClient, path: str) -> Non
 
 
 def test_every_state_has_a_word_and_a_symbol() -> None:
-    for state in (*RunState, *StageState, *AttemptState, *Verdict, *CheckStatus):
-        assert mark_of(state.value).word
-        assert f'"{mark_of(state.value).icon}":' in (WEB / "templates/parts/icons.html").read_text()
+    icons = (WEB / "templates/parts/icons.html").read_text()
+    words = [one.value for kind in (RunState, StageState, AttemptState, Verdict, CheckStatus) for one in kind]
+    for word in (*words, *PreflightStatus, *get_args(Status), *RISKS, "waived"):
+        assert mark_of(word).word
+        assert f'"{mark_of(word).icon}":' in icons
 
 
-def test_a_run_that_preflight_stopped_says_so_on_its_page(
+def test_a_run_that_preflight_stopped_says_why_and_what_would_fix_it(
     app: FastAPI, logged_in: TestClient, project_id: str
 ) -> None:
     run = seed.stopped_by_preflight(app, project_id, "leaky")
-    page = text_of(logged_in.get(f"/runs/{run}").text)
-    assert "preflight blocked the run: honesty: 3 eval prompts among SFT rows" in page
-    assert "skipped" in page
+    source = logged_in.get(f"/runs/{run}").text
+    page = html.unescape(text_of(source))
+    assert "Preflight blocked this run: 1 of 54 checks. No later stage was run." in page
+    assert "honesty : 3 eval prompts among SFT rows" in page
+    assert "Measured 3, the limit is > 0. Fix" not in page, "the word is drawn, not said twice"
+    assert "Measured 3, the limit is > 0. remove the leaked rows" in page
+    assert f'href="/runs/{run}/preflight#check-honesty"' in source
+    assert "nothing to release" in page
     assert "blocked" in text_of(logged_in.get("/?state=blocked").text)
     assert logged_in.get(f"/runs/{run}/live").status_code == 200
+
+
+def test_a_run_that_preflight_stopped_shows_the_leak_and_leads_to_all_findings(
+    app: FastAPI, logged_in: TestClient, project_id: str
+) -> None:
+    run = seed.stopped_by_preflight(app, project_id, "leaky")
+    source = logged_in.get(f"/runs/{run}").text
+    assert "eval:7 in sft:31 : what is the capital of freedonia" in text_of(source)
+    assert f'<a href="/runs/{run}/honesty#findings">all 3 findings</a>' in source
+
+
+def test_the_stage_track_shows_where_preflight_stopped_the_run(
+    app: FastAPI, logged_in: TestClient, project_id: str
+) -> None:
+    run = seed.stopped_by_preflight(app, project_id, "leaky")
+    stages = re.findall(r'<li class="stage (\w+)">(.*?)</li>', logged_in.get(f"/runs/{run}").text, re.DOTALL)
+    shown = [(*text_of(stage).split()[:2], tone) for tone, stage in stages]
+    assert shown[:4] == [
+        ("dataset", "succeeded", "good"),
+        ("honesty", "succeeded", "good"),
+        ("preflight", "blocked", "bad"),
+        ("tokenizer", "skipped", "quiet"),
+    ]
+    assert {state for _, state, _ in shown[4:]} == {"skipped"}
+    assert [name for name, _, _ in shown] == [stage.value for stage in StageName]

@@ -4,10 +4,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from picochat_contract.api import ArtifactOut, AttemptOut, RunOut, RunSummary, StageOut
+from picochat_contract.api_data import PreflightOut
 from picochat_contract.gate import Check, CheckStatus, GateReport
+from picochat_contract.stages import StageName
 from picochat_contract.states import RUN_FINAL, DesiredState, RunState
 
+from picochat_server.pages.corpus import CorpusReport
 from picochat_server.pages.curves import Chart
+from picochat_server.pages.honesty import FindingsPage, Head
+from picochat_server.pages.stored import Stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +132,22 @@ class Command:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Before:
+    """What was found before training: of the run page a summary, the whole of it has pages of its own."""
+
+    preflight: PreflightOut | None
+    honesty: Stored[Head]
+    audit: Stored[Head]
+    corpus: Stored[CorpusReport]
+    leaks: FindingsPage | None
+    """First findings of the honesty report, of a run that preflight stopped."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunPage:
     viewer: Viewer
     run: RunOut
+    before: Before
     figures: tuple[Figure, ...]
     charts: tuple[Chart, ...]
     gate: Gate | None
@@ -159,7 +177,9 @@ class RunPage:
 
     @property
     def shown_verdict(self) -> str | None:
-        """The verdict, or `lapsed` where it does not apply any more."""
+        """The verdict, or `lapsed` where it does not apply any more. That a blocked run is blocked, its state says."""
+        if self.run.state is RunState.BLOCKED:
+            return None
         if self.gate is not None and self.gate.lapsed:
             return "lapsed"
         return self.run.verdict.value if self.run.verdict else None
@@ -171,3 +191,8 @@ class RunPage:
     @property
     def failed_stages(self) -> tuple[StageOut, ...]:
         return tuple(stage for stage in self.run.stages if stage.state == "failed")
+
+    def state_of(self, stage: StageOut) -> str:
+        """The stage's state, or `blocked` of the preflight that stopped the run: it did its work and said no."""
+        is_stop = self.run.state is RunState.BLOCKED and stage.name is StageName.PREFLIGHT
+        return "blocked" if is_stop else stage.state.value

@@ -5,6 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
+from picochat_contract.api import MAX_INT
+from picochat_contract.data_configs import DATASET_NAME
+from picochat_contract.ids import ID_PATTERN
 from picochat_contract.states import RunState
 from sqlalchemy.orm import Session
 from starlette.staticfiles import StaticFiles
@@ -13,8 +16,10 @@ from picochat_server.artifacts.downloads import file_answer
 from picochat_server.artifacts.service import artifact_at
 from picochat_server.auth.deps import SessionDep, check_scope
 from picochat_server.auth.principal import Principal
-from picochat_server.pages import views
+from picochat_server.pages import dataset_view, honesty_view, preflight_view, views
 from picochat_server.pages.context import LoginPage, RunPage
+from picochat_server.pages.data_context import Part
+from picochat_server.pages.honesty import MAX_PAIR
 from picochat_server.pages.html import HEADERS, STATIC, asset_digest, page
 from picochat_server.pages.session import (
     ReaderDep,
@@ -57,6 +62,45 @@ def live_parts(
     if views.newest_event(session, principal, run_id) == seq:
         return Response(status_code=204, headers=HEADERS)
     return page("parts/live.html", _run_page(request, session, principal, run_id))
+
+
+@router.get("/runs/{run_id}/preflight")
+def preflight(request: Request, principal: ReaderDep, session: SessionDep, run_id: str) -> Response:
+    context = preflight_view.preflight_page(session, request.app.state.store, principal, run_id)
+    return page("preflight.html", context)
+
+
+@router.get("/runs/{run_id}/honesty")
+def honesty(
+    request: Request,
+    principal: ReaderDep,
+    session: SessionDep,
+    run_id: str,
+    part: Part = "data",
+    pair: Annotated[str | None, Query(max_length=MAX_PAIR)] = None,
+    number: Annotated[int, Query(alias="page", ge=1, le=MAX_INT)] = 1,
+) -> Response:
+    """One part of what is known of the run's honesty; `pair` and `page` choose among its findings."""
+    store = request.app.state.store
+    context = honesty_view.honesty_page(session, store, principal, run_id, part, pair, number)
+    return page("honesty.html", context)
+
+
+@router.get("/datasets")
+def dataset_list(
+    request: Request,
+    principal: ReaderDep,
+    session: SessionDep,
+    name: Annotated[str | None, Query(pattern=DATASET_NAME)] = None,
+    after: Annotated[str | None, Query(pattern=ID_PATTERN.pattern)] = None,
+) -> Response:
+    context = dataset_view.datasets_page(session, principal, _url(request), name, after)
+    return page("datasets.html", context)
+
+
+@router.get("/datasets/{dataset_id}")
+def dataset(principal: ReaderDep, session: SessionDep, dataset_id: str) -> Response:
+    return page("dataset.html", dataset_view.dataset_page(session, principal, dataset_id))
 
 
 @router.post("/runs/{run_id}/cancel", dependencies=[SameOriginDep])

@@ -77,6 +77,10 @@ def _templates() -> jinja2.Environment:
             "measured": formats.measured,
             "percent": formats.percent,
             "compact": formats.compact,
+            "count": formats.count,
+            "rate": formats.rate,
+            "visible": formats.visible,
+            "measured_of": formats.measured_of,
         }
     )
     return environment

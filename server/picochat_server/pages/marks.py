@@ -31,6 +31,14 @@ _MARKS: dict[str, Mark] = {
     "lapsed": Mark("verdict lapsed", "bad", "question"),
     "pass": Mark("pass", "good", "check"),
     "block": Mark("block", "bad", "cross"),
+    "waived": Mark("block, waived", "warn", "triangle"),
+    "ready": Mark("ready", "good", "check"),
+    "caution": Mark("caution", "warn", "triangle"),
+    "high": Mark("high", "bad", "cross"),
+    "medium": Mark("medium", "warn", "triangle"),
+    "low": Mark("low", "quiet", "dash"),
+    "clean": Mark("clean", "good", "check"),
+    "not_checked": Mark("not checked", "warn", "question"),
 }
 
 

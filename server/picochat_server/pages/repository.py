@@ -42,6 +42,12 @@ def samples(session: Session, run_id: str, stage: str, limit: int) -> list[Event
     )
 
 
+def newest_runs(session: Session, project_id: str, limit: int) -> list[Run]:
+    """The project's newest runs, newest first."""
+    newest = select(Run).where(Run.project_id == project_id).order_by(Run.created_at.desc(), Run.id.desc())
+    return list(session.scalars(newest.limit(limit)))
+
+
 def last_seq(session: Session, project_id: str, run_id: str) -> int | None:
     """Number of the run's newest event; None if the project has no such run."""
     return session.scalar(select(Run.event_seq).where(Run.id == run_id, Run.project_id == project_id))

@@ -13,14 +13,14 @@ from picochat_contract.stages import StageName
 from picochat_contract.states import STAGE_DONE, RunState
 from sqlalchemy.orm import Session
 
-from picochat_server.artifacts.service import artifacts_of_run
 from picochat_server.artifacts.store import LocalStore
 from picochat_server.auth.principal import Principal
 from picochat_server.gates import service as gates
 from picochat_server.models import Event
-from picochat_server.pages import curves, formats, repository
+from picochat_server.pages import curves, formats, honesty, repository
 from picochat_server.pages.context import (
     Attempt,
+    Before,
     Command,
     Figure,
     FilterLink,
@@ -29,8 +29,12 @@ from picochat_server.pages.context import (
     RunPage,
     RunsPage,
     Sample,
-    Viewer,
 )
+from picochat_server.pages.corpus import CorpusReport
+from picochat_server.pages.honesty import Head, HonestyReport
+from picochat_server.pages.preflight_view import judged
+from picochat_server.pages.stored import Files, files_of, read_report
+from picochat_server.pages.viewer import viewer_of
 from picochat_server.problems import ApiProblem
 from picochat_server.runs import service as runs
 from picochat_server.settings import Settings
@@ -51,16 +55,6 @@ FIGURES = (
     (StageName.BASE, "tokens_per_second", "Tokens per second", "base training, newest value"),
 )
 BASELINE = "unigram_bpb"  # one number, drawn as a level across the chart
-
-
-def viewer_of(session: Session, principal: Principal) -> Viewer:
-    key_name, project_name = repository.names_of(session, principal.key_id, principal.project_id)
-    return Viewer(
-        key_name=key_name,
-        project_name=project_name,
-        can_write=principal.may("runs:write"),
-        can_download=principal.may("artifacts:read"),
-    )
 
 
 def runs_page(
@@ -90,10 +84,12 @@ def run_page(
     session: Session, store: LocalStore, settings: Settings, principal: Principal, run_id: str, url: str
 ) -> RunPage:
     run = runs.run_out(session, principal.project_id, run_id)
+    files = files_of(session, principal.project_id, run_id)
     log, num_log_lines = repository.log_tail(session, run_id, LOG_LINES)
     return RunPage(
         viewer=viewer_of(session, principal),
         run=run,
+        before=_before(session, store, files, run, principal.project_id),
         figures=_figures(run),
         charts=_charts(session, principal.project_id, run),
         gate=_gate(session, store, settings, run_id),
@@ -103,7 +99,7 @@ def run_page(
         attempts=tuple(
             Attempt(stage=stage.name.value, row=row) for stage in run.stages for row in stage.attempts
         ),
-        artifacts=tuple(artifacts_of_run(session, principal.project_id, run_id)),
+        artifacts=tuple(files.values()),
         spec_yaml=yaml.safe_dump(run.spec, sort_keys=False, allow_unicode=True),
         commands=_commands(run, url),
         now=datetime.now(UTC),
@@ -115,6 +111,19 @@ def newest_event(session: Session, principal: Principal, run_id: str) -> int:
     if found is None:
         raise ApiProblem(404, Code.NOT_FOUND, f"this project has no run {run_id[:80]!r}")
     return found
+
+
+def _before(session: Session, store: LocalStore, files: Files, run: RunOut, project_id: str) -> Before:
+    """What the run page says of data, honesty and preflight."""
+    is_stopped = run.state is RunState.BLOCKED
+    found = read_report(store, files, layout.HONESTY, HonestyReport).content if is_stopped else None
+    return Before(
+        preflight=judged(session, project_id, run.id),
+        honesty=read_report(store, files, layout.HONESTY, Head, remember=True),
+        audit=read_report(store, files, layout.AUDIT, Head, remember=True),
+        corpus=read_report(store, files, layout.CORPUS_MANIFEST, CorpusReport, remember=True),
+        leaks=honesty.findings_page(found, None, 1) if found and found.findings else None,
+    )
 
 
 def _list_address(state: RunState | None, after: str | None) -> str:

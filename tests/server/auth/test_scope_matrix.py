@@ -58,6 +58,10 @@ MATRIX: dict[str, frozenset[str]] = {
     "GET /": BROWSER,
     "GET /runs/{run_id}": BROWSER,
     "GET /runs/{run_id}/live": BROWSER,
+    "GET /runs/{run_id}/preflight": BROWSER,
+    "GET /runs/{run_id}/honesty": BROWSER,
+    "GET /datasets": BROWSER,
+    "GET /datasets/{dataset_id}": BROWSER,
     "POST /runs/{run_id}/cancel": BROWSER,
     "GET /runs/{run_id}/files/{path:path}": BROWSER,
     "GET /login": PUBLIC,
@@ -74,6 +78,7 @@ PARAMETERS = {
     "{attempt}": "att_x",
     "{name}": "nothing",
     "{dataset}": "ds_x",
+    "{dataset_id}": "ds_x",
 }
 
 
