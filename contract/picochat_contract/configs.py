@@ -14,6 +14,7 @@ from picochat_contract.errors import Code, SpecError
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bf16"]
 GateProfile = Literal["none", "research", "first_release", "skill_release"]
+MAX_REPEATS = 1_000  # of a canary
 
 
 class ModelConfig(Config):
@@ -130,9 +131,21 @@ class BaseConfig(OptimConfig):
     """Secrets per entry of `canary_repeats`, put into the training text only, to measure memorization."""
     canary_repeats: tuple[int, ...] = (1, 4, 16, 64)
     """How often each secret is inserted. Entries are left out, from the largest, where all canaries together would
-    be more than 0.5 % of the training tokens; the first always stays."""
+    be more than 0.5 % of the training tokens; the first, which is 1, always stays: the gate reads it."""
     sample_tokens: int = Field(default=120, ge=0)
     sample_prompt: str = "The "
+
+    @model_validator(mode="after")
+    def _repeats_rise_from_one(self) -> "BaseConfig":
+        repeats = self.canary_repeats
+        if repeats[:1] != (1,) or list(repeats) != sorted(set(repeats)) or repeats[-1] > MAX_REPEATS:
+            raise SpecError(
+                Code.INVALID_VALUE,
+                f"canary_repeats must rise from 1 to at most {MAX_REPEATS}, got {list(repeats)}; the default is 1, 4, 16, "
+                "64",
+                param="canary_repeats",
+            )
+        return self
 
 
 class SftConfig(OptimConfig):

@@ -12,12 +12,13 @@ from picochat_contract.evidence import (
     PairEvidence,
     PreflightEvidence,
 )
-from picochat_contract.gate_checks import at_most, check, presence, rate_at_most
+from picochat_contract.gate_checks import at_most, check, presence, rate_at_most, too_few
 from picochat_contract.gate_report import Check, CheckStatus
 from picochat_contract.policies import GatePolicy
 
 REQUIRED_PAIRS: Final = ("corpus_vs_eval", "sft_vs_eval")
 """Without these two a matrix says nothing about the score."""
+_LESS_OFTEN: Final = "train fewer epochs, or on more and less repeated text"
 
 
 def honesty_rules(policy: GatePolicy, name: str, e: Evidence) -> Iterator[Check]:
@@ -106,18 +107,34 @@ def audit_rules(policy: GatePolicy, name: str, e: Evidence) -> Iterator[Check]:
 def memorization_rules(policy: GatePolicy, name: str, e: BaseEvidence) -> Iterator[Check]:
     """Canaries, and training spans that come back more often than held-out ones."""
     yield _canary(policy, name, e)
-    if e.extractable is None or e.extractable_heldout is None:
-        return
+    if e.exposure_bits is not None and e.control_exposure_bits is not None:
+        yield check(
+            "memorization_exposure",
+            e.exposure_bits <= e.control_exposure_bits + policy.max_exposure_gain,
+            e.exposure_bits,
+            e.control_exposure_bits + policy.max_exposure_gain,
+            "<=",
+            f"bits of exposure, the median of {e.canary_count} canaries that were inserted once; "
+            f"{e.control_exposure_bits:.1f} for secrets that were never inserted",
+            _LESS_OFTEN,
+            name,
+            severity=CheckStatus.WARN,
+        )
     floor = e.extractable_heldout
     what = (
         f"training spans that greedy decoding gives back ({floor.pass_rate:.1%} of held-out spans: what ordinary "
         "prediction reaches)"
     )
-    fewer = "train fewer epochs, or on more and less repeated text"
     if policy.max_extractable is not None:
         yield rate_at_most(
-            policy, "memorization_extractable", e.extractable, policy.max_extractable, what, fewer, name
+            policy, "memorization_extractable", e.extractable, policy.max_extractable, what, _LESS_OFTEN, name
         )
+    if min(e.extractable.num_examples, floor.num_examples) < policy.min_examples:
+        fewer = min(e.extractable, floor, key=lambda score: score.num_examples)
+        yield too_few(
+            policy, "memorization_above_floor", fewer, floor.high, "<=", what, name, CheckStatus.WARN
+        )
+        return
     yield check(
         "memorization_above_floor",
         e.extractable.low <= floor.high,
@@ -125,7 +142,7 @@ def memorization_rules(policy: GatePolicy, name: str, e: BaseEvidence) -> Iterat
         floor.high,
         "<=",
         f"{e.extractable.num_passed} of {e.extractable.num_examples} {what}",
-        fewer,
+        _LESS_OFTEN,
         name,
         score=e.extractable,
         severity=CheckStatus.WARN,

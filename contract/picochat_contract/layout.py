@@ -29,6 +29,7 @@ AUDIT = "honesty/audit_report.json"
 AUDIT_MD = "honesty/audit_report.md"
 HOLDOUT = "base/holdout.json"  # ids of the documents that were held out
 BASE_SAMPLES = "base/samples.jsonl"  # texts that the base model wrote without a prompt
+MEMORIZATION_REPORT = "base/memorization_report.json"
 PREFLIGHT = "preflight.json"
 PREFLIGHT_MD = "preflight.md"
 TOKENS_DIR = "tokens"
@@ -105,4 +106,4 @@ def kind_of(path: str) -> Kind:
         return Kind.DATA
     if pure.name in ("log.txt", "events.jsonl"):
         return Kind.LOG
-    return Kind.SAMPLE if pure.name in ("sample.txt", "canary_probe.txt") else Kind.REPORT
+    return Kind.SAMPLE if pure.name in ("sample.txt", "samples.jsonl", "canary_probe.txt") else Kind.REPORT

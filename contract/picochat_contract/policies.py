@@ -23,6 +23,9 @@ class GatePolicy(Config):
     """val_bpb / unigram_bpb must stay under this."""
     min_val_tokens: int = 1_000
     max_canary_hits: int = 0
+    max_exposure_gain: float = 4.0
+    """Bits that the median exposure of canaries that were inserted once may be above that of controls: by chance a
+    single one is over five bits one time in 32."""
     min_sft_fit: float | None = None
     min_sft_heldout_fit: float | None = None
     min_sft_group_fit: float | None = None

@@ -69,21 +69,26 @@ def test_the_manifest_lists_every_output_with_its_digest(undisturbed_run: Path) 
         "base/checkpoint/metadata.json",
         "base/checkpoint/model.safetensors",
         "base/holdout.json",
+        "base/memorization_report.json",
         "base/report.md",
         "base/sample.txt",
+        "base/samples.jsonl",
         "base/train_report.json",
     }
     for output in manifest.outputs:
         assert file_sha256(undisturbed_run / output.path) == output.sha256
     kinds = {output.path: output.kind for output in manifest.outputs}
     assert kinds["base/train_report.json"] is Kind.EVIDENCE
+    assert kinds["base/memorization_report.json"] is Kind.REPORT
+    assert kinds["base/samples.jsonl"] is Kind.SAMPLE
     assert kinds["base/best_checkpoint/config.json"] is Kind.CHECKPOINT
 
 
 def test_nothing_but_the_outputs_is_left_in_its_folder(undisturbed_run: Path) -> None:
     names = {path.name for path in (undisturbed_run / "base").iterdir()}
-    reports = {"canary_probe.txt", "holdout.json", "report.md", "sample.txt", "train_report.json"}
-    assert names == {"best_checkpoint", "checkpoint"} | reports
+    reports = {"holdout.json", "memorization_report.json", "report.md", "train_report.json"}
+    texts = {"canary_probe.txt", "sample.txt", "samples.jsonl"}
+    assert names == {"best_checkpoint", "checkpoint"} | reports | texts
 
 
 def test_the_checkpoint_config_says_how_to_build_the_model(undisturbed_run: Path) -> None:
@@ -97,11 +102,37 @@ def test_the_report_tells_how_the_text_was_split(undisturbed_run: Path, report: 
     data = report["dataset"]
     assert data["split_mode"] == "document" and data["split_note"] is None
     assert data["num_train_documents"] + data["num_val_documents"] == data["num_documents"] == 16
-    assert data["num_extra_documents"] == report["canary_count"]
+    by_repeats = report["memorization"]["exposure"]["by_repeats"]
+    assert data["num_extra_documents"] == sum(entry["repeats"] * entry["num"] for entry in by_repeats)
     assert len(data["val_labels"]) == len(data["val_documents"]) == data["num_val_documents"]
     markdown = (undisturbed_run / "base/report.md").read_text()
     assert f"{report['val_bpb']:.3f} bits per byte" in markdown
     assert f"{report['unigram_bpb']:.3f}" in markdown
+
+
+def test_the_memorization_report_gives_every_figure_with_its_sample(
+    undisturbed_run: Path, report: dict[str, Any]
+) -> None:
+    found = json.loads((undisturbed_run / "base/memorization_report.json").read_text())
+    assert found["subject"] == report["subject"]
+    exposure, extraction = found["exposure"], found["extraction"]
+    assert [entry["repeats"] for entry in exposure["by_repeats"]] == [1]
+    assert exposure["left_out"] == [4, 16, 64] and exposure["share_of_training_tokens"] <= 0.005
+    assert exposure["controls"]["num"] == 16 and exposure["num_candidates"] >= 256
+    assert exposure["by_repeats"][0]["median_bits"] == report["exposure_bits"]
+    assert [stratum["occurrences"] for stratum in extraction["strata"]] == [
+        "1",
+        "2-4",
+        "5-16",
+        "17-64",
+        "65+",
+    ]
+    assert extraction["strata"][0]["extractable"] == report["extractable"]
+    assert report["extractable"]["num_examples"] >= 100
+    assert extraction["heldout"]["extractable"] == report["extractable_heldout"]
+    assert report["memorization"]["report"] == "base/memorization_report.json"
+    markdown = (undisturbed_run / "base/report.md").read_text()
+    assert "## Memorization" in markdown and "| never (control) | 16 |" in markdown
 
 
 def test_the_losses_fall(report: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ from picochat_contract.data_configs import TokenizerConfig
 from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tokenizer.training import train_tokenizer
 from picochat_trainer.tokens import TokenStore
-from picochat_trainer.training.canaries import make_canaries
 from picochat_trainer.training.packing import pack
 from picochat_trainer.training.reader import Batching, PackedReader, RowReader, WindowReader
 from picochat_trainer.training.split import ExtraDocument, Split, hold_out_documents, split_store
@@ -124,7 +123,7 @@ def test_extra_documents_train_as_often_as_they_repeat_and_are_never_held_out(
         ExtraDocument(tokens=(0, *BYTES.encode(f"<secret {i}>")), repeats=repeats)
         for i, repeats in enumerate((1, 4, 16))
     ]
-    split = split_store(store, val_fraction=0.2, mode="document", seed=1, extra=extra)
+    split = split_store(store, val_fraction=0.2, mode="document", seed=1).with_extra(extra, 1)
     assert "secret" not in text_of(split.val_tokens.to_array())
     whole = text_of(split.train_tokens.to_array())
     assert [whole.count(f"|<secret {i}>") for i in range(3)] == [1, 4, 16]
@@ -147,8 +146,3 @@ def test_a_single_document_falls_back_to_its_end_and_says_so(tmp_path: Path, mak
 
 def test_window_mode_was_asked_for_so_it_needs_no_note(store: TokenStore) -> None:
     assert split_store(store, val_fraction=0.2, mode="window", seed=1).note is None
-
-
-def test_canaries_follow_from_the_seed_alone() -> None:
-    assert make_canaries(2, 1) == make_canaries(3, 1)[:2]
-    assert make_canaries(2, 1) != make_canaries(2, 2)

@@ -13,7 +13,7 @@ from picochat_trainer.commands.token_folder import build_tokens
 from picochat_trainer.model.gpt import IGNORE_INDEX
 from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tokens import TokenStore
-from picochat_trainer.training.pretraining_data import PretrainingData, read_pretraining_data
+from picochat_trainer.training.pretraining_data import PretrainingData, read_pretraining_data, split_for
 
 SHOWN_TOKENS = 12
 
@@ -63,7 +63,7 @@ def inspect(
     with tempfile.TemporaryDirectory(prefix="picochat-") as scratch:
         store = TokenStore.open(tokens or build_tokens(corpus, corpus_manifest, tokenizer, Path(scratch)))
         store.refuse_other(tokenizer_sha256=loaded.digest)
-        data = read_pretraining_data(store, config)
+        data = read_pretraining_data(store, config, split_for(store, config))
         print(_facts(data))
         [(tokens_BT, targets_BT)] = data.batches.next_step().micro_batches
         for row in range(examples):

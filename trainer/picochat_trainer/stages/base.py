@@ -1,11 +1,10 @@
 """Base pretraining: a GPT from nothing on the token store, with whole documents held out.
 
-Writes base/{checkpoint,best_checkpoint}/, train_report.json (evidence for the gate), holdout.json, report.md,
-sample.txt and canary_probe.txt.
+Writes base/{checkpoint,best_checkpoint}/, train_report.json (evidence for the gate), memorization_report.json,
+holdout.json, report.md, sample.txt, samples.jsonl and canary_probe.txt.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from picochat_contract import layout
@@ -18,24 +17,21 @@ from picochat_trainer.atomic import PREVIOUS, file_sha256, write_json, write_tex
 from picochat_trainer.context import StageContext
 from picochat_trainer.inference.engine import Engine
 from picochat_trainer.inference.sampling import SamplingParams
+from picochat_trainer.memorization.canaries import CanaryPlan, check_canary_room, plan_canaries
+from picochat_trainer.memorization.exposure import canary_text
+from picochat_trainer.memorization.markdown import memorization_lines
+from picochat_trainer.memorization.probe import measure_memorization
+from picochat_trainer.memorization.samples import write_samples
 from picochat_trainer.model import GPT
 from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tokens import TokenStore
 from picochat_trainer.training import distributed
 from picochat_trainer.training.bpb import BpbValidator
-from picochat_trainer.training.canaries import Canary, canary_documents, make_canaries
 from picochat_trainer.training.checkpoint import LossPoint, Metadata, load_weights, losses_of, save_weights
 from picochat_trainer.training.diagnosis import loss_diagnostics, loss_table, throughput_text
 from picochat_trainer.training.hardware import describe
 from picochat_trainer.training.loop import Outcome, train
-from picochat_trainer.training.memorization import (
-    MAX_SEARCHED_CHARACTERS,
-    canary_text,
-    check_canary_room,
-    longest_copied_span,
-    probe_canaries,
-)
-from picochat_trainer.training.pretraining_data import PretrainingData, read_pretraining_data
+from picochat_trainer.training.pretraining_data import PretrainingData, read_pretraining_data, split_for
 from picochat_trainer.training.resume import Training, weights_of
 
 LAST = f"{layout.BASE_DIR}/checkpoint"
@@ -47,8 +43,7 @@ SAMPLE_TOP_K = 50
 
 def run(context: StageContext, config: BaseConfig) -> dict[str, float]:
     tokenizer = Tokenizer.load(context.path(layout.TOKENIZER))
-    canaries = make_canaries(config.canary_count, config.seed)
-    data = _read_data(context, config, tokenizer, canaries)
+    data, plan = _read_data(context, config, tokenizer)
     model = GPT(config.model, tokenizer.vocab_size)
     model.init_weights(config.seed)
     model.to(context.device)
@@ -69,28 +64,32 @@ def run(context: StageContext, config: BaseConfig) -> dict[str, float]:
         return {}
     last = Metadata(kind="last", step=outcome.state.step, losses=losses_of(outcome.state.losses[-1]))
     save_weights(context.output(LAST), weights_of(model), last)
-    return _report(context, config, tokenizer, data, canaries, outcome)
+    return _report(context, config, tokenizer, data, plan, outcome)
 
 
 def _read_data(
-    context: StageContext, config: BaseConfig, tokenizer: Tokenizer, canaries: Sequence[Canary]
-) -> PretrainingData:
-    check_canary_room(tuple(canaries), tokenizer, config.model.sequence_len)
+    context: StageContext, config: BaseConfig, tokenizer: Tokenizer
+) -> tuple[PretrainingData, CanaryPlan]:
     store = TokenStore.open(context.path(layout.TOKENS_DIR))
     manifest = context.path(layout.CORPUS_MANIFEST)
     store.refuse_other(
         corpus_sha256=file_sha256(manifest) if manifest.is_file() else None,
         tokenizer_sha256=tokenizer.digest,
     )
+    split = split_for(store, config)
+    plan = plan_canaries(
+        config.canary_count, config.canary_repeats, config.seed, tokenizer, split.corpus_train.num_tokens
+    )
+    check_canary_room(plan.canaries, tokenizer, config.model.sequence_len)
     data = read_pretraining_data(
         store,
         config,
-        canary_documents(canaries, tokenizer),
+        split.with_extra(plan.documents, config.seed),
         rank=context.rank,
         world_size=context.world_size,
     )
-    if data.split.note:
-        context.events.log("warning", data.split.note)
+    for note in filter(None, (split.note, plan.note)):
+        context.events.log("warning", note)
     if len(data.val) < MIN_VAL_TOKENS:
         raise ContractError(
             Code.CORPUS_TOO_SMALL,
@@ -99,7 +98,7 @@ def _read_data(
             param="val_fraction",
         )
     context.events.log("info", data.describe())
-    return data
+    return data, plan
 
 
 def _validator(
@@ -132,7 +131,7 @@ def _report(
     config: BaseConfig,
     tokenizer: Tokenizer,
     data: PretrainingData,
-    canaries: Sequence[Canary],
+    plan: CanaryPlan,
     outcome: Outcome,
 ) -> dict[str, float]:
     """Measure the best checkpoint in float32 and write everything down."""
@@ -147,20 +146,20 @@ def _report(
     unigram_bpb = validator.unigram_bpb(data.train)
     engine = Engine(model, tokenizer, context.device)
     prompt, sample = _sample(context, config, tokenizer, engine)
-    probed = probe_canaries(engine, tokenizer, tuple(canaries), config.seed)
-    copied = longest_copied_span(sample, data.training_text(tokenizer, MAX_SEARCHED_CHARACTERS))
+    write_samples(engine, context.output(layout.BASE_SAMPLES), config.seed)
+    subject = file_sha256(best_dir / layout.WEIGHTS)
+    memorization = measure_memorization(engine, tokenizer, data, plan, subject=subject)
     state = outcome.state
     evidence: dict[str, Any] = {
-        "subject": file_sha256(best_dir / layout.WEIGHTS),
+        "subject": subject,
         "val_bpb": final.bpb,
         "unigram_bpb": unigram_bpb,
         "split_mode": data.split.mode,
         "val_tokens": validator.num_targets,
         "num_nonfinite_steps": state.num_nonfinite_steps,
-        "canary_count": len(probed),
-        "canary_hits": sum(result.hit for result in probed),
         "num_parameters": model.num_parameters(),
         "tokens_seen": state.tokens_seen,
+        **memorization.evidence,
     }
     report = {
         **evidence,
@@ -173,17 +172,18 @@ def _report(
         "loss_diagnostics": loss_diagnostics(state.losses),
         "losses": [point.model_dump(exclude_none=True) for point in state.losses],
         "throughput": {**outcome.throughput, "device": describe(context.device)},
-        "memorization": {
-            "canaries": [asdict(result) for result in probed],
-            "longest_copied_span": copied.to_json(),
-        },
+        "memorization": memorization.summary,
         "sample": {"prompt": prompt, "text": sample},
         "config": config.model_dump(mode="json"),
     }
     write_json(context.output(layout.BASE_REPORT), report)
     write_json(context.output(layout.HOLDOUT), data.holdout())
+    write_json(context.output(layout.MEMORIZATION_REPORT), memorization.report)
     write_text(context.output(f"{layout.BASE_DIR}/report.md"), _markdown(report, state.losses))
-    write_text(context.output(f"{layout.BASE_DIR}/canary_probe.txt"), canary_text(probed))
+    write_text(
+        context.output(f"{layout.BASE_DIR}/canary_probe.txt"),
+        canary_text(memorization.canaries, memorization.num_candidates),
+    )
     metrics = {"val_loss": final.loss, "val_bpb": final.bpb or 0.0, "unigram_bpb": unigram_bpb}
     context.events.metric(state.step, **metrics)
     return {
@@ -219,7 +219,6 @@ def _sample(
 
 def _markdown(report: dict[str, Any], losses: Sequence[LossPoint]) -> str:
     data, diagnosis = report["dataset"], report["loss_diagnostics"]
-    copied = report["memorization"]["longest_copied_span"]
     ratio = 100 * report["val_bpb"] / report["unigram_bpb"]
     lines = [
         "# Base pretraining",
@@ -234,14 +233,17 @@ def _markdown(report: dict[str, Any], losses: Sequence[LossPoint]) -> str:
         f"read as {data['dataset_mode']}.",
         *([f"- Note: {data['split_note']}."] if data["split_note"] else []),
         f"- Loss curves: {diagnosis['status']} - {diagnosis['message']}.",
-        f"- Canaries: {report['canary_hits']} of {report['canary_count']} came out. Longest span of the sample that "
-        f"stands in the training text: {copied['num_characters']} of {copied['sample_characters']} characters.",
+        f"- Canaries: {report['canary_hits']} of {report['canary_count']} that were inserted once came out.",
         f"- Steps with NaN or Infinity: {report['num_nonfinite_steps']}.",
         f"- {throughput_text(report['throughput'])}",
         "",
         "## Losses",
         "",
         *loss_table(losses),
+        "",
+        "## Memorization",
+        "",
+        *memorization_lines(report["memorization"]),
         "",
         "## Sample",
         "",

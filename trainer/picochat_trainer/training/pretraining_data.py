@@ -6,24 +6,22 @@ packed   rows that each begin with a document or go on with one, planned from le
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from picochat_contract.configs import BaseConfig
 
-from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tokens import TokenStore
 from picochat_trainer.training.packing import PackedRows, pack
 from picochat_trainer.training.reader import Batching, PackedReader, RowReader, WindowReader
-from picochat_trainer.training.split import ExtraDocument, Split, split_store
-from picochat_trainer.training.tokens import ArrayTokens, SpanTokens, TokenSource
+from picochat_trainer.training.split import Split, split_store
+from picochat_trainer.training.tokens import ArrayTokens, TokenSource
 
 MAX_LISTED: Final = 10_000  # held-out documents in the report; holdout.json has all
 HOLDOUT_FORMAT: Final = "picochat-holdout"
-_TEXT_TOKENS: Final = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +31,6 @@ class PretrainingData:
     store: TokenStore
     config: BaseConfig
     split: Split
-    num_extra: int
-    """Extra documents on the training side, repeats counted."""
     train: TokenSource
     """The training side with extra documents, as windows would read it."""
     val: TokenSource
@@ -50,8 +46,8 @@ class PretrainingData:
             "split_mode": split.mode,
             "split_note": split.note,
             "num_documents": self.store.num_documents,
-            "num_train_documents": len(split.train) - self.num_extra,
-            "num_extra_documents": self.num_extra,
+            "num_train_documents": len(split.train) - split.num_extra,
+            "num_extra_documents": split.num_extra,
             "num_val_documents": len(split.held_out),
             "train_tokens": len(self.train),
             "val_tokens": len(self.val),
@@ -92,19 +88,12 @@ class PretrainingData:
             return text
         return f"{text}: {len(self.plan):,} rows, {self.plan.filled_fraction:.1%} full"
 
-    def training_text(self, tokenizer: Tokenizer, max_characters: int) -> str:
-        """The beginning of the training text without extra documents, which a search looks through."""
-        tokens = SpanTokens(self.split.space, self.split.corpus_train)
-        parts: list[str] = []
-        size = 0
-        for start in range(0, len(tokens), _TEXT_TOKENS):
-            length = min(_TEXT_TOKENS, len(tokens) - start)
-            part = tokenizer.decode(tokens.windows(np.array([start]), length)[0].tolist())
-            parts.append(part)
-            size += len(part)
-            if size >= max_characters:
-                break
-        return "".join(parts)
+    @cached_property
+    def train_documents(self) -> NDArray[np.int64]:
+        """Index in the store of each document of the training side, in the order of `split.corpus_train`."""
+        trains = np.ones(self.store.num_documents, dtype=np.bool_)
+        trains[self.split.held_out] = False
+        return np.flatnonzero(trains)
 
     @cached_property
     def _held_out_ids(self) -> list[str]:
@@ -119,18 +108,15 @@ class PretrainingData:
         return len(self.train) - 1 - windows * self.config.model.sequence_len
 
 
+def split_for(store: TokenStore, config: BaseConfig) -> Split:
+    """Both sides of `store` as `config` says, without extra documents."""
+    return split_store(store, val_fraction=config.val_fraction, mode=config.split_mode, seed=config.seed)
+
+
 def read_pretraining_data(
-    store: TokenStore,
-    config: BaseConfig,
-    extra: Sequence[ExtraDocument] = (),
-    *,
-    rank: int = 0,
-    world_size: int = 1,
+    store: TokenStore, config: BaseConfig, split: Split, *, rank: int = 0, world_size: int = 1
 ) -> PretrainingData:
-    """Split `store` as `config` says and open a reader over its training side."""
-    split = split_store(
-        store, val_fraction=config.val_fraction, mode=config.split_mode, seed=config.seed, extra=extra
-    )
+    """Open a reader over the training side of `split`."""
     batching = Batching(
         sequence_len=config.model.sequence_len,
         device_batch_size=config.device_batch_size,
@@ -154,7 +140,6 @@ def read_pretraining_data(
         store=store,
         config=config,
         split=split,
-        num_extra=sum(document.repeats for document in extra),
         train=train,
         val=val,
         plan=plan,

@@ -5,7 +5,7 @@ order of the corpus, or a few documents more, hardly changes it. Extra documents
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -47,12 +47,28 @@ class Split:
     """The training side without extra documents."""
 
     @property
+    def num_extra(self) -> int:
+        """Extra documents on the training side, repeats counted."""
+        return len(self.train) - len(self.corpus_train)
+
+    @property
     def train_tokens(self) -> SpanTokens:
         return SpanTokens(self.space, self.train)
 
     @property
     def val_tokens(self) -> SpanTokens:
         return SpanTokens(self.space, self.val)
+
+    def with_extra(self, extra: Sequence[ExtraDocument], seed: int) -> "Split":
+        """The same split with extra documents at seeded places of its training side."""
+        tokens, lengths = concatenated([document.tokens for document in extra], self.space.dtype)
+        repeats = [document.repeats for document in extra]
+        address = self.space.extra_address
+        return replace(
+            self,
+            space=self.space.with_extra(tokens),
+            train=_with_extra(self.corpus_train, lengths, repeats, address, seed),
+        )
 
 
 def split_store(
@@ -61,14 +77,12 @@ def split_store(
     val_fraction: float,
     mode: Literal["document", "window"],
     seed: int,
-    extra: Sequence[ExtraDocument] = (),
 ) -> Split:
     """Hold out validation documents, or the end of each document where mode is `window`."""
     starts, lengths = store.offsets[:-1], np.diff(store.offsets)
     held_out = np.empty(0, dtype=np.int64)
     if mode == "document":
         held_out = hold_out_documents(store.document_bytes, store.document_digests, val_fraction, seed)
-    tokens, extra_lengths = concatenated([document.tokens for document in extra], store.dtype)
     if len(held_out):
         trains = np.ones(len(lengths), dtype=np.bool_)
         trains[held_out] = False
@@ -79,8 +93,8 @@ def split_store(
         train = Spans(addresses=np.asarray(starts), lengths=kept)
         val = Spans(addresses=starts + kept, lengths=lengths - kept)
     return Split(
-        space=TokenSpace(store, tokens),
-        train=_with_extra(train, extra_lengths, [e.repeats for e in extra], store.num_tokens, seed),
+        space=TokenSpace(store),
+        train=train,
         val=val,
         mode="document" if len(held_out) else "window",
         note=None

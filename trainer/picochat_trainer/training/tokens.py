@@ -60,12 +60,18 @@ class ArrayTokens:
 class TokenSpace:
     """Tokens by address: the shards of a store, and an array of extra documents behind them."""
 
-    def __init__(self, store: TokenStore, extra: Tokens) -> None:
+    def __init__(self, store: TokenStore, extra: Tokens | None = None) -> None:
+        self._store = store
         self.dtype = store.dtype
+        extra = np.empty(0, dtype=store.dtype) if extra is None else extra
         self.extra_address = store.num_tokens
         self._arrays: tuple[Tokens, ...] = (*store.arrays, extra)
         self.bases = np.append(store.bases, store.num_tokens + len(extra))
         """Address of the first token of each array, and the end."""
+
+    def with_extra(self, extra: Tokens) -> "TokenSpace":
+        """The same store with other extra documents."""
+        return TokenSpace(self._store, extra)
 
     def copy(
         self,
