@@ -70,6 +70,15 @@ def test_the_kind_follows_from_the_keys(tmp_path: Path, rows: list[Any], kind: s
 def test_rows_of_no_kind_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="are neither chat rows"):
         inspect(tmp_path, {"text": "x"})
+    with pytest.raises(ContractError, match="the first has the keys 'text'"):
+        inspect(tmp_path, {"text": "x"})
+
+
+def test_a_json_array_is_told_from_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('[{"user": "a", "assistant": "b"},\n]\n')
+    with pytest.raises(ContractError, match="a JSON array; write one object per line"):
+        inspect_file(path)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ def jsonl(path: Path, *rows: Any) -> Path:
         ({"user": "x"}, "assistant: Field required"),
         ({"user": " ", "assistant": "x"}, "user: must not be empty"),
         ({"user": "x", "assistant": ""}, "assistant: must not be empty"),
-        ({"user": "x", "assistant": 5}, "assistant: "),
+        ({"user": "x", "assistant": 5}, "assistant: expected a valid string; got 5"),
+        ({"user": "x", "assistant": ["y"]}, "assistant: expected a valid string; got list"),
         ({"user": "x", "assistant": "\ud800"}, "assistant: holds half of a surrogate pair"),
         ({"user": "x", "assistant": "y", "category": ""}, "category: must not be empty"),
         ({"messages": [{"role": "user", "content": "x"}]}, "must end with an assistant turn"),
@@ -47,7 +48,13 @@ def test_a_bad_chat_row_is_named_by_its_line(tmp_path: Path, row: Any, complaint
         ({"must_include": []}, "the item has no rule"),
         ({"max_words": 5}, "the item has no rule"),
         ({"normalized_answer": "5"}, "the item has no rule"),
-        ({"must_includ": ["x"]}, "must_includ: Extra inputs are not permitted"),
+        ({"must_includ": ["x"]}, "must_includ: no such key, or a second name of a key that is given"),
+        ({"must_include": "x"}, "must_include: expected a valid list; got 'x'"),
+        ({"must_include": ["x"], "min_words": 6, "max_words": 5}, "min_words 6 is more than max_words 5"),
+        ({"must_include": ["x"], "min_chars": 9, "max_chars": 8}, "min_chars 9 is more than max_chars 8"),
+        ({"must_include": ["In Oslo."], "must_not_include": ["oslo"]}, "'In Oslo.' holds 'oslo'"),
+        ({"entities": ["Oslo"], "must_not_include": ["oslo"]}, "'Oslo' holds 'oslo'"),
+        ({"must_include_any": [["a b", "b c"]], "must_not_include": ["b"]}, "'a b' holds 'b'"),
         ({"must_include": [" "]}, "a phrase to look for must not be empty"),
         ({"must_include_any": [[]]}, "each group of must_include_any"),
         ({"choice_labels": ["A", "B"]}, "choice_labels and correct_choice go together"),
@@ -68,11 +75,27 @@ def test_an_eval_item_that_cannot_be_judged_is_named_by_its_line(
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        '{"user": "x", "must_include": ["a"], "must_include": ["b"]}',
+        '{"user": "x", "assistant": "y", "user": "z"}',
+    ],
+)
+def test_a_key_that_is_given_twice_is_an_error(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(ContractError, match=r"rows\.jsonl, line 1: not JSON .*'(user|must_include)' twice"):
+        read_chat(path) if "assistant" in line else read_eval(path)
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         {"must_include": ["x"]},
         {"expected": "x"},
         {"must_include_any": [["x", "y"]]},
+        {"must_include_any": [["x", "y"]], "must_not_include": ["y"]},
+        {"must_include": ["answer"], "must_not_include": ["swe"]},
         {"must_not_include": ["x"]},
         {"entities": ["Oslo"]},
         {"answerable": False},

@@ -4,6 +4,7 @@ from typing import Any, Final, Self
 
 from pydantic import AliasChoices, ConfigDict, Field, model_validator
 
+from picochat_trainer.scoring.matching import holds
 from picochat_trainer.tuning.row import TaskRow
 
 MIN_STEM_WORDS: Final = 8
@@ -134,6 +135,8 @@ class EvalItem(TaskRow):
             raise ValueError("a phrase to look for must not be empty")
         if not all(group and all(phrase.strip() for phrase in group) for group in self.must_include_any):
             raise ValueError("each group of must_include_any needs at least one phrase")
+        self._check_bounds()
+        self._check_forbidden()
         if not self.rules:
             raise ValueError(
                 "the item has no rule, so any reply would pass: give must_include, must_include_any, "
@@ -141,3 +144,21 @@ class EvalItem(TaskRow):
                 "require_corpus_support, or answerable: false"
             )
         return self
+
+    def _check_bounds(self) -> None:
+        for unit in ("words", "chars"):
+            least, most = getattr(self, f"min_{unit}"), getattr(self, f"max_{unit}")
+            if least is not None and most is not None and least > most:
+                raise ValueError(f"min_{unit} {least} is more than max_{unit} {most}: no reply can pass")
+
+    def _check_forbidden(self) -> None:
+        """Each required phrase, or one of each group, must be free of forbidden ones."""
+        required = [(phrase,) for phrase in (*self.required_phrases, *self.required_entities)]
+        for group in (*required, *self.must_include_any):
+            clashes = [
+                next((bad for bad in self.must_not_include if holds(phrase, bad)), None) for phrase in group
+            ]
+            if all(clash is not None for clash in clashes):
+                raise ValueError(
+                    f"{group[0]!r} holds {clashes[0]!r}, which must_not_include forbids: no reply can pass"
+                )

@@ -6,7 +6,6 @@ where the whole file shows that it counts from 0; a file that may count from 1 i
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from picochat_contract.errors import Code, ContractError
 
 from picochat_trainer.data.sources import read_utf8
 from picochat_trainer.tuning.eval_items import EvalItem
-from picochat_trainer.tuning.row import Problem, build
+from picochat_trainer.tuning.row import Problem, build, parsed_row
 
 LETTERS: Final = tuple("ABCDEFGHIJ")
 CSV_COLUMNS: Final = 6
@@ -65,7 +64,7 @@ def _json_entries(text: str, name: str) -> Iterator[_Choice | dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            raw = json.loads(line)
+            raw = parsed_row(line)
         except (ValueError, RecursionError) as error:
             raise _bad(name, number, f"not JSON ({error})") from error
         if not isinstance(raw, dict):

@@ -78,7 +78,10 @@ def inspect_file(
 def sniff(path: Path, name: str) -> Kind:
     """The kind of a file by the keys of its first rows; raise `bad_row` where they fit none."""
     lines = (line for line in read_utf8(path, name).split("\n") if line.strip())
-    for line in islice(lines, SNIFFED_ROWS):
+    came = "the file is empty"
+    for number, line in enumerate(islice(lines, SNIFFED_ROWS)):
+        if not number:
+            came = _first_line(line)
         try:
             raw = json.loads(line)
         except (ValueError, RecursionError):
@@ -94,9 +97,22 @@ def sniff(path: Path, name: str) -> Kind:
     raise ContractError(
         Code.BAD_ROW,
         f"{name}: the first rows are neither chat rows (user and assistant, or messages), eval items (user and rules) "
-        "nor preferences (prompt, chosen, rejected); say which it is with --kind",
+        f"nor preferences (prompt, chosen, rejected): {came}; say which it is with --kind",
         param=name,
     )
+
+
+def _first_line(line: str) -> str:
+    """What the first line of a file of no kind is."""
+    try:
+        raw = json.loads(line)
+    except (ValueError, RecursionError):
+        is_array = line.lstrip().startswith("[")
+        return "it is a JSON array; write one object per line" if is_array else "the first is not JSON"
+    if isinstance(raw, list):
+        return "it is a JSON array; write one object per line"
+    keys = f"has the keys {', '.join(map(repr, raw))}" if isinstance(raw, dict) else "is no object"
+    return f"the first {keys}"
 
 
 def _of_kind(rows: Sequence[Row], tokenizer: Tokenizer | None) -> dict[str, object]:

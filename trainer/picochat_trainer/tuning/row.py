@@ -5,10 +5,11 @@ first one.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from picochat_contract.errors import Code, ContractError
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -16,6 +17,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from picochat_trainer.data.sources import read_utf8
 from picochat_trainer.tuning.groups import skill_group
 
+SHOWN_CHARACTERS: Final = 60  # of a value that does not fit
 R = TypeVar("R", bound="Row")
 
 
@@ -118,12 +120,17 @@ def read(path: Path, name: str, model: type[R]) -> list[R]:
 def parse(line: str, number: int, model: type[R]) -> R | Problem:
     """One line as a row of kind `model`."""
     try:
-        raw = json.loads(line)
+        raw = parsed_row(line)
     except (ValueError, RecursionError) as error:
         return Problem(line=number, message=f"not JSON ({error})")
     if not isinstance(raw, dict):
         return Problem(line=number, message=f"expected a JSON object, got {type(raw).__name__}")
     return build({**raw, "line": number}, model)
+
+
+def parsed_row(line: str) -> Any:
+    """The JSON value of a line; ValueError also where an object has a key twice, of which one would be lost."""
+    return json.loads(line, object_pairs_hook=_without_repeats)
 
 
 def build(values: dict[str, Any], model: type[R]) -> R | Problem:
@@ -133,13 +140,37 @@ def build(values: dict[str, Any], model: type[R]) -> R | Problem:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        message = str(first.get("ctx", {}).get("error") or first["msg"])
+        message = str(first.get("ctx", {}).get("error") or _plain(dict(first)))
         return Problem(line=values["line"], message=f"{field + ': ' if field else ''}{message}")
 
 
 def numbered(rows: Iterable[R]) -> list[R]:
     """Rows with the line numbers that they have in a new file."""
     return [row.model_copy(update={"line": line}) for line, row in enumerate(rows, start=1)]
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        repeated = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {repeated!r} twice in one object")
+    return made
+
+
+def _plain(error: dict[str, Any]) -> str:
+    """What pydantic says, in the words of JSON and with the value that came."""
+    match error["type"]:
+        case "extra_forbidden":
+            return "no such key, or a second name of a key that is given"
+        case "missing":
+            return str(error["msg"])
+        case _:
+            came = error["input"]
+            shown = (
+                repr(came)[:SHOWN_CHARACTERS] if isinstance(came, str | int | float) else type(came).__name__
+            )
+            message = str(error["msg"]).replace("Input should be", "expected").replace("tuple", "list")
+            return f"{message}; got {shown}"
 
 
 def to_jsonl(rows: Iterable[Row]) -> str:
