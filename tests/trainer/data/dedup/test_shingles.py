@@ -49,6 +49,12 @@ def test_pieces_and_neighbours_change_nothing(monkeypatch: pytest.MonkeyPatch) -
     assert _per_document(shingle_sets(texts, 1)) == whole
 
 
+def test_a_mark_at_the_beginning_belongs_to_its_own_document() -> None:
+    marked = ["plain words before", "\u0301 leads here", "\u0345\u0e31 and here", "\u200b\u0301x", "\0\u0301 nul"]
+    alone = [_per_document(shingle_sets([text], 1))[0] for text in marked]
+    assert _per_document(shingle_sets(marked, 1)) == alone
+
+
 def test_long_words_and_long_documents_are_not_cut_off() -> None:
     long_word = "x" * (2 * shingles.PIECE_CHARACTERS)
     text = " ".join(str(number) for number in range(60_000))

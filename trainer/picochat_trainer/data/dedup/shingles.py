@@ -99,7 +99,9 @@ def _piece_words(
     """Hash and document number of every word."""
     tokens = tokenize(BETWEEN.join(pieces))
     lengths = np.fromiter((len(piece) + len(BETWEEN) for piece in pieces), np.int64, len(pieces))
-    words_before = np.searchsorted(tokens.starts, np.cumsum(lengths))
+    # a mark at the beginning of a piece is counted to the sign before it: that one is the next piece's
+    ends = np.cumsum(lengths) - len(BETWEEN)
+    words_before = np.append(np.searchsorted(tokens.starts, ends[:-1]), len(tokens))
     return tokens.hashes, np.repeat(np.asarray(owners, np.int64), np.diff(words_before, prepend=0))
 
 
