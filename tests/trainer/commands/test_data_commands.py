@@ -1,6 +1,5 @@
 """`picochat data`, `picochat tok`, `picochat eval`: what they write, what they print, how they fail."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -19,18 +18,6 @@ def text_file(folder: Path) -> Path:
     path = folder / "source.txt"
     path.write_text("\n".join(f"Line {n} of a small source." for n in range(60)) + "\n")
     return path
-
-
-def test_honesty_names_leaks_and_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "chat.jsonl").write_text('{"user": "What is it?", "assistant": "a"}\n')
-    (tmp_path / "eval.jsonl").write_text('{"user": "what is it", "must_include": ["a"]}\n')
-    arguments = ["--corpus", str(text_file(tmp_path)), "--chat-input", str(tmp_path / "chat.jsonl")]
-    arguments += ["--eval-input", str(tmp_path / "eval.jsonl"), "--out-dir", str(tmp_path / "out")]
-    assert main(["data", "honesty", *arguments]) == 2
-    assert "exact_sft_prompt_leak: eval.jsonl line 1 and chat line 1" in capsys.readouterr().out
-    assert json.loads((tmp_path / "out/honesty_report.json").read_text())["status"] == "blocked"
-    (tmp_path / "eval.jsonl").write_text('{"user": "what else", "must_include": ["a"]}\n')
-    assert main(["data", "honesty", *arguments]) == 0
 
 
 @pytest.mark.parametrize("type", ["char", "byte", "bpe", "hf_bpe"])

@@ -35,11 +35,13 @@ def with_dataset_options(
         dataset["sources"] = [_file(path) for path in sources]
     dataset |= {name: _file(path) for name, path in rows.items() if path is not None}
     if external:
-        dataset["external"] = {**dataset.get("external", {}), **dict(map(_benchmark, external))}
+        named_files = {name: _file(path) for name, path in map(parse_benchmark, external)}
+        dataset["external"] = {**dataset.get("external", {}), **named_files}
     return {**values, "dataset": dataset} if dataset else dict(values)
 
 
-def _benchmark(option: str) -> tuple[str, dict[str, str]]:
+def parse_benchmark(option: str) -> tuple[str, Path]:
+    """`name=path` of `--external-eval`; raise SpecError."""
     name, equals, path = option.partition("=")
     if not equals or not path or not BENCHMARK_NAME.fullmatch(name):
         raise SpecError(
@@ -48,7 +50,7 @@ def _benchmark(option: str) -> tuple[str, dict[str, str]]:
             "arc=arc_test.jsonl",
             param="external_eval",
         )
-    return name, _file(Path(path))
+    return name, Path(path)
 
 
 def _file(path: Path) -> dict[str, str]:

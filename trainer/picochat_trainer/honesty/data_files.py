@@ -1,6 +1,6 @@
 """Everything that a dataset stage made, read for comparison, with the digests that evidence is bound to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,20 +30,31 @@ class DataFiles:
 
 def read_data_files(locate: Locate) -> DataFiles:
     """Read the files of a run folder; `locate` gives the path of a run-folder name."""
-    corpus = CorpusStore(locate)
     preferences = locate(layout.PREFERENCES)
-    external = {path.stem: path for path in sorted(locate(layout.EXTERNAL_DIR).glob("*.jsonl"))}
+    return read_files(
+        CorpusStore(locate),
+        locate(layout.CHAT),
+        locate(layout.EVAL),
+        preferences=preferences if preferences.is_file() else None,
+        external={path.stem: path for path in sorted(locate(layout.EXTERNAL_DIR).glob("*.jsonl"))},
+    )
+
+
+def read_files(
+    corpus: CorpusStore, chat: Path, items: Path, *, preferences: Path | None, external: Mapping[str, Path]
+) -> DataFiles:
+    """The same of files that lie anywhere; external benchmarks are given in the eval format, by name."""
     return DataFiles(
         corpus=corpus,
-        chat=tuple(read_chat(locate(layout.CHAT))),
-        eval=tuple(read_eval(locate(layout.EVAL))),
-        preferences=tuple(read_preferences(preferences)) if preferences.is_file() else (),
+        chat=tuple(read_chat(chat)),
+        eval=tuple(read_eval(items)),
+        preferences=tuple(read_preferences(preferences)) if preferences else (),
         external={name: tuple(read_eval(path)) for name, path in external.items()},
         digests={
             "corpus_sha256": corpus.sha256,
-            "chat_sha256": file_sha256(locate(layout.CHAT)),
-            "eval_sha256": file_sha256(locate(layout.EVAL)),
-            "preferences_sha256": file_sha256(preferences) if preferences.is_file() else None,
+            "chat_sha256": file_sha256(chat),
+            "eval_sha256": file_sha256(items),
+            "preferences_sha256": file_sha256(preferences) if preferences else None,
             "external_sha256": {name: file_sha256(path) for name, path in external.items()},
         },
     )
