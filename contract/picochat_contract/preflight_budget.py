@@ -110,7 +110,8 @@ def plan_budget(config: PreflightConfig, plan: RunPlan, facts: PreflightFacts) -
     is_long, reason = _long(base.max_steps, parameters, flops)
     on_gpu = uses_gpu(plan, facts)
     bf16 = uses_bf16(plan, facts)
-    memory = training_memory(base, vocab, on_gpu=on_gpu, bf16=bf16)
+    micro_rows = [base.device_batch_size, *([sft.device_batch_size] if "sft" in plan.stages else [])]
+    memory = training_memory(base, vocab, on_gpu=on_gpu, bf16=bf16, rows=max(micro_rows))
     kind = device_class(machine, on_gpu=on_gpu, bf16=bf16)
     hours = None
     if kind is not None:
@@ -119,7 +120,7 @@ def plan_budget(config: PreflightConfig, plan: RunPlan, facts: PreflightFacts) -
         if "sft" in plan.stages:
             seconds += training_seconds(sft, base.model, vocab, kind, machine, ranks)
         hours = seconds / 3600
-    device_memory = machine.gpus[0].memory_bytes if on_gpu else machine.ram_bytes // ranks
+    on_each = [gpu.memory_bytes for gpu in machine.gpus[:ranks]] if on_gpu else [machine.ram_bytes // ranks]
     return Budget(
         estimated_parameters=parameters,
         vocab_size=vocab,
@@ -157,7 +158,7 @@ def plan_budget(config: PreflightConfig, plan: RunPlan, facts: PreflightFacts) -
         memory_optimizer_bytes=memory.optimizer,
         memory_activation_bytes=memory.activations,
         memory_logit_bytes=memory.logits,
-        device_memory_bytes=device_memory,
+        device_memory_bytes=min(on_each),
         token_memory_bytes=round(corpus_tokens * token_bytes(vocab)) * ranks,
         disk_bytes=round(disk_bytes(base, vocab, corpus_tokens)),
         estimated_hours=hours,

@@ -62,10 +62,13 @@ class MemoryEstimate:
         return self.parameters + self.gradients + self.optimizer + self.activations + self.logits
 
 
-def training_memory(base: BaseConfig, vocab: int, *, on_gpu: bool, bf16: bool) -> MemoryEstimate:
-    """Float32 weights and gradients, optimizer states, and one micro-batch of activations."""
+def training_memory(
+    base: BaseConfig, vocab: int, *, on_gpu: bool, bf16: bool, rows: int | None = None
+) -> MemoryEstimate:
+    """Float32 weights and gradients, optimizer states, and the activations of one micro-batch of `rows`, by default
+    that of the base stage."""
     count = num_parameters(base.model, vocab)
-    tokens = base.device_batch_size * base.model.sequence_len
+    tokens = (rows or base.device_batch_size) * base.model.sequence_len
     muon = num_matrix_parameters(base.model) if base.optimizer == "muon" else 0
     return MemoryEstimate(
         parameters=count * (6 if bf16 else 4),  # with autocast's copy

@@ -8,6 +8,9 @@ from picochat_contract.stages import StageName
 LONG_HOURS: Final = 24.0
 """Without a max_hours of its own, a run that is estimated to take longer warns."""
 
+NOTHING_THERE: Final = 1e9
+"""Stands for a share of nothing: over any limit."""
+
 
 def _device(s: Subject) -> Measured:
     wanted, gpus = s.plan.resources.device, len(s.facts.machine.gpus)
@@ -30,7 +33,7 @@ def _memory(s: Subject) -> Measured:
     }
     shown = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
     return Measured(
-        value=b.memory_bytes / b.device_memory_bytes if b.device_memory_bytes else None,
+        value=b.memory_bytes / b.device_memory_bytes if b.device_memory_bytes else NOTHING_THERE,
         message=f"{_size(b.memory_bytes)} ({shown}) of {_size(b.device_memory_bytes)} per rank on {b.device}",
     )
 
@@ -40,7 +43,7 @@ def _host_memory(s: Subject) -> Measured:
         return Measured(value=0.0, message=f"dataset_mode {s.plan.base.dataset_mode} maps its files")
     ram, needed = s.facts.machine.ram_bytes, s.budget.token_memory_bytes
     return Measured(
-        value=needed / ram if ram else None,
+        value=needed / ram if ram else NOTHING_THERE,
         message=f"{_size(needed)} of tokens in {_size(ram)} of memory",
     )
 
@@ -48,7 +51,7 @@ def _host_memory(s: Subject) -> Measured:
 def _disk(s: Subject) -> Measured:
     free, needed = s.facts.machine.free_disk_bytes, s.budget.disk_bytes
     return Measured(
-        value=needed / free if free else 1e9,
+        value=needed / free if free else NOTHING_THERE,
         message=f"{_size(needed)} of tokens and checkpoints, {_size(free)} are free",
     )
 
@@ -85,11 +88,12 @@ MACHINE_RULES: Final = (
     ),
     Rule(
         id="memory",
-        measures="weights, gradients, optimizer states, activations and logits of one micro-batch, over device memory",
+        measures="weights, gradients, optimizer states, activations and logits of the larger micro-batch of base and SFT, "
+        "over the memory of the smallest device",
         warn=(above(0.85),),
         block=(above(1.0),),
         unit="share",
-        fix="lower base.device_batch_size and raise base.grad_accum_steps by as much",
+        fix="lower device_batch_size of base or sft, whichever is larger, and raise its grad_accum_steps by as much",
         measure=_memory,
         stage=StageName.BASE,
     ),

@@ -196,8 +196,10 @@ def _shown(value: float | str, unit: Unit) -> str:
 
 
 def _filled(fix: str, budget: Mapping[str, float | bool | str | None]) -> str:
-    shown = {
-        name: f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
-        for name, value in budget.items()
-    }
-    return fix.format_map(shown)
+    return fix.format_map({name: _named(value) for name, value in budget.items()})
+
+
+def _named(value: float | bool | str | None) -> float | bool | str:
+    if value is None:
+        return "(not known)"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value

@@ -185,8 +185,8 @@ SFT_RULES: Final = (
         warn=(equal("narrow", LONG),),
         block=(equal("groups missing", SKILL_RELEASE),),
         unit="words",
-        fix="add rows of the missing groups; identity, refusal, bench_choice, bench_math_ and bench_spelling_ begin their "
-        "categories",
+        fix="add rows of the missing groups (identity, refusal, bench_choice, bench_math_ and bench_spelling_ begin their "
+        "categories), or choose another gate.profile than skill_release",
         measure=_sft_balance,
         stage=StageName.SFT,
     ),
@@ -287,7 +287,7 @@ EVAL_RULES: Final = (
         id="eval_skill_release_coverage",
         measures="skill groups without an eval item",
         block=(above(0, SKILL_RELEASE),),
-        fix="add items of the missing groups",
+        fix="add items of the missing groups, or choose another gate.profile than skill_release",
         measure=_eval_coverage,
         stage=StageName.EVAL,
     ),

@@ -263,6 +263,40 @@ def test_learning_rates_of_any_batch_can_pass() -> None:
     assert check_of("base_effective_lr", Case(scaled)).status is CheckStatus.PASS
 
 
+def test_the_larger_micro_batch_of_base_and_sft_has_to_fit() -> None:
+    room = machine(ram_bytes=40_000_000)
+    assert check_of("memory", Case(SHORT, room)).status is CheckStatus.PASS
+    assert check_of("memory", Case(sft(SHORT, device_batch_size=64), room)).status is CheckStatus.BLOCK
+    until_base = spec(sft(SHORT, device_batch_size=64), until="base")
+    assert check_of("memory", Case(until_base, room)).status is CheckStatus.PASS
+
+
+def test_the_smallest_of_the_devices_has_to_hold_its_rank() -> None:
+    gpus = [*([GPU] * 7), {**GPU, "memory_bytes": 16 * GIB}]
+    assert check_of("memory", Case(DDP, machine(gpus=gpus))).status is CheckStatus.BLOCK
+    assert check_of("memory", Case(RELEASE, machine(gpus=gpus))).status is CheckStatus.PASS
+
+
+@pytest.mark.parametrize(
+    ("id", "plan"), [("memory", SHORT), ("host_memory", base(SHORT, dataset_mode="memory"))]
+)
+def test_a_machine_without_memory_fits_nothing(id: str, plan: dict[str, Any]) -> None:
+    assert check_of(id, Case(plan, machine(ram_bytes=0))).status is CheckStatus.BLOCK
+
+
+def test_without_rows_no_number_of_steps_is_named() -> None:
+    assert "None" not in check_of("sft_exposure", Case(LONG, {"chat": None})).fix
+
+
+def test_own_rows_without_skills_can_have_another_gate() -> None:
+    none = dict.fromkeys(("identity", "refusal", "choice", "math", "spelling"), 0)
+    checks = [
+        check_of(id, Case(SHORT, chat(skills=none) | items(skills=none)))
+        for id in ("sft_category_balance", "eval_skill_release_coverage")
+    ]
+    assert all("gate.profile" in check.fix for check in checks)
+
+
 def test_an_unknown_device_is_over_any_limit_of_hours() -> None:
     gpus = machine(gpus=[{**GPU, "name": "Another Card"}])
     check = check_of("time_estimate", Case(spec(RELEASE, preflight={"max_hours": 100}), gpus))
