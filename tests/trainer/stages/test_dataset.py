@@ -98,6 +98,15 @@ def test_a_bad_row_of_an_own_file_is_named_by_file_and_line(
     assert caught.value.code is Code.BAD_ROW
 
 
+@pytest.mark.parametrize("kind", ["chat", "eval", "preferences", "external"])
+def test_rows_are_looked_at_before_the_corpus_is_built(tmp_path: Path, run_stage: Any, kind: str) -> None:
+    (tmp_path / "mine.jsonl").write_text("{")
+    own = {"type": "file", "path": str(tmp_path / "mine.jsonl")}
+    sources = [{"type": "file", "path": str(tmp_path / "nowhere.txt")}]
+    with pytest.raises(ContractError, match="line 1: not JSON"):
+        run_stage("dataset", {**SMALL, "sources": sources, kind: {"arc": own} if kind == "external" else own})
+
+
 @pytest.mark.parametrize(
     ("reference", "message"),
     [

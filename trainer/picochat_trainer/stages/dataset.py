@@ -29,16 +29,17 @@ NUM_STEPS = 5
 
 def run(context: StageContext, config: DatasetConfig) -> dict[str, float]:
     _remove_earlier(context)
-    context.events.progress(0, NUM_STEPS, "steps", "reading the sources")
-    corpus = _build_corpus(context, config)
-    context.events.progress(1, NUM_STEPS, "steps", "SFT rows")
+    # rows first: what is wrong with them should not come to light after hours of reading text
+    context.events.progress(0, NUM_STEPS, "steps", "SFT rows")
     num_sft = _write_chat(context, config)
-    context.events.progress(2, NUM_STEPS, "steps", "eval items")
+    context.events.progress(1, NUM_STEPS, "steps", "eval items")
     num_eval = _write_eval(context, config)
-    context.events.progress(3, NUM_STEPS, "steps", "preferences")
+    context.events.progress(2, NUM_STEPS, "steps", "preferences")
     num_preferences = _write_preferences(context, config)
-    context.events.progress(4, NUM_STEPS, "steps", "external benchmarks")
+    context.events.progress(3, NUM_STEPS, "steps", "external benchmarks")
     num_external = _write_external(context, config)
+    context.events.progress(4, NUM_STEPS, "steps", "reading the sources")
+    corpus = _build_corpus(context, config)
     context.events.progress(NUM_STEPS, NUM_STEPS, "steps")
     stats = corpus.stats
     return {
@@ -66,7 +67,7 @@ def _remove_earlier(context: StageContext) -> None:
 def _build_corpus(context: StageContext, config: DatasetConfig) -> Corpus:
     def progress(num_documents: int, num_characters: int) -> None:
         message = f"{num_documents:,} documents read, {num_characters / 1e6:,.0f} million characters"
-        context.events.progress(0, NUM_STEPS, "steps", message)
+        context.events.progress(NUM_STEPS - 1, NUM_STEPS, "steps", message)
 
     corpus = build_corpus(
         open_sources(config.sources, artifact_path=lambda digest: _artifact(context, digest)),
