@@ -254,9 +254,12 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_the_good_one(
 class Poisoned:
     """Batches of a reader, of which one has targets that the model has never seen: its loss jumps."""
 
-    def __init__(self, reader: WindowReader, bad_step: int) -> None:
+    def __init__(
+        self, reader: WindowReader, bad_step: int, on_step: Callable[[int], None] = lambda step: None
+    ) -> None:
         self.reader = reader
         self.bad_step = bad_step
+        self.on_step = on_step
         self.num_given = 0
 
     @property
@@ -271,24 +274,39 @@ class Poisoned:
         return self.reader.shapes()
 
     def next_step(self) -> Any:
+        self.on_step(self.num_given)
         batch = self.reader.next_step()
         self.num_given += 1
         if self.num_given != self.bad_step + 1:
             return batch
-        ((tokens, targets),) = batch.micro_batches
-        return dataclasses.replace(batch, micro_batches=((tokens, torch.full_like(targets, VOCAB - 1)),))
+        spoiled = tuple(
+            (tokens, torch.full_like(targets, VOCAB - 1)) for tokens, targets in batch.micro_batches
+        )
+        return dataclasses.replace(batch, micro_batches=spoiled)
 
 
-def spiked(tmp_path: Path, *, rollback: bool, steps: int = 40, bad_step: int = 33) -> Outcome:
+def spiked(
+    tmp_path: Path,
+    *,
+    rollback: bool,
+    steps: int = 40,
+    bad_step: int = 33,
+    on_step: Callable[[int], None] = lambda step: None,
+    **changes: Any,
+) -> Outcome:
     made = GPT(MODEL, VOCAB)
     made.init_weights(1)
-    config = BaseConfig(
-        **{**SETTINGS, "max_steps": steps, "loss_spike_rollback": rollback, "lr_decay": "none"}
+    settings = {"max_steps": steps, "loss_spike_rollback": rollback, "lr_decay": "none", **changes}
+    config = BaseConfig(**{**SETTINGS, **settings})
+    batching = Batching(
+        sequence_len=T,
+        device_batch_size=config.device_batch_size,
+        grad_accum_steps=config.grad_accum_steps,
+        seed=1,
     )
-    reader = WindowReader(ArrayTokens(TOKENS), Batching(sequence_len=T, device_batch_size=4, seed=1))
     training = Training(
         model=made,
-        batches=Poisoned(reader, bad_step),
+        batches=Poisoned(WindowReader(ArrayTokens(TOKENS), batching), bad_step, on_step),
         validator=lambda model: Validation(loss=1.0),
         config=config,
         fingerprint={"steps": 0},
@@ -306,6 +324,36 @@ def test_a_loss_spike_is_undone_and_training_goes_on_more_slowly(tmp_path: Path)
     assert rates[35] == pytest.approx(rates[33] / 2)
     warnings = [e["message"] for e in events(tmp_path, "log") if e["level"] == "warning"]
     assert any("is a spike; back to the last snapshot" in message for message in warnings)
+
+
+@pytest.mark.parametrize("saved_at", [28, 32, 33, 34, 37])
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimizer": "muon", "device_batch_size": 2, "grad_accum_steps": 2}]
+)
+def test_a_run_with_rollback_goes_on_bit_for_bit_wherever_it_was_stopped(
+    tmp_path: Path, saved_at: int, changes: dict[str, Any]
+) -> None:
+    def ask_then_die(step: int) -> None:
+        if step == saved_at - 1:
+            (tmp_path / "killed/stages/base/checkpoint_now").touch()
+        if step == saved_at + 1:
+            raise Killed
+
+    whole = spiked(tmp_path / "whole", rollback=True, **changes)
+    with pytest.raises(Killed):
+        spiked(tmp_path / "killed", rollback=True, on_step=ask_then_die, **changes)
+    resumed = spiked(tmp_path / "killed", rollback=True, **changes)
+    assert resumed.state.rollbacks == whole.state.rollbacks == (33,)
+    assert train_losses(resumed) == train_losses(whole)
+    names = [tmp_path / name / "base/resume_checkpoint/model.safetensors" for name in ("whole", "killed")]
+    assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def test_a_checkpoint_does_not_take_the_place_of_weights_whose_loss_was_seen(tmp_path: Path) -> None:
+    """What step 32 made of the weights is known only at step 33; the save between must not make it the good state."""
+    plain = spiked(tmp_path / "plain", rollback=True, checkpoint_every=1000)
+    saving = spiked(tmp_path / "saving", rollback=True, checkpoint_every=1)
+    assert train_losses(saving) == train_losses(plain)
 
 
 def test_without_rollback_a_spike_is_trained_on(tmp_path: Path) -> None:

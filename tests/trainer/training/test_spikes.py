@@ -59,7 +59,7 @@ def test_a_rollback_puts_weights_and_optimizer_back() -> None:
         optimizer.zero_grad()
 
     step()
-    guard = SpikeGuard(module, optimizer, world_size=1)
+    guard = SpikeGuard(module, optimizer, world_size=1, saved={})
     weights = {name: value.clone() for name, value in module.state_dict().items()}
     state = {name: value.clone() for name, value in optimizer_tensors(optimizer, module).items()}
     step()
@@ -72,4 +72,4 @@ def test_a_rollback_puts_weights_and_optimizer_back() -> None:
 def test_more_than_one_process_is_refused_with_what_to_do() -> None:
     module = nn.Linear(2, 2)
     with pytest.raises(ContractError, match="nproc_per_node to 1"):
-        SpikeGuard(module, make_optimizer(module, CONFIG), world_size=2)
+        SpikeGuard(module, make_optimizer(module, CONFIG), world_size=2, saved={})

@@ -91,10 +91,13 @@ class Trainer:
             self.config.attn_backend if isinstance(self.config, BaseConfig) else "auto", context.device
         )
         torch.manual_seed(self.config.seed + context.rank)  # dropout; a resume puts its own state over this
-        self.state = restore(context, training, self.optimizer) or _fresh_state(training.fingerprint)
+        fresh = _fresh_state(training.fingerprint), dict[str, Tensor]()
+        self.state, snapshot = restore(context, training, self.optimizer) or fresh
         watches = isinstance(self.config, BaseConfig) and self.config.loss_spike_rollback
         self.spikes = (
-            SpikeGuard(self.model, self.optimizer, world_size=context.world_size) if watches else None
+            SpikeGuard(self.model, self.optimizer, world_size=context.world_size, saved=snapshot)
+            if watches
+            else None
         )
         self.interval_tokens = 0
         self.interval_seconds = 0.0
@@ -289,9 +292,8 @@ class Trainer:
     def _save_resume(self) -> None:
         self._set(elapsed_seconds=self._elapsed(), position=self.training.batches.position)
         with self.clock.measure("checkpoint"):
-            save_resume_point(self.context, self.training, self.optimizer, self.state)
-        if self.spikes is not None:
-            self.spikes.snapshot()  # what a resumed run starts from
+            snapshot = self.spikes.tensors if self.spikes is not None else {}
+            save_resume_point(self.context, self.training, self.optimizer, self.state, snapshot)
 
     # -- small things
 

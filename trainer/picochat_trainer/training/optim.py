@@ -6,7 +6,7 @@ AdamW update (Moonlight, arXiv 2502.16982), so that both take one learning rate;
 Under DDP each rank repeats Muon's orthogonalisation.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from picochat_contract.configs import BaseConfig, OptimConfig
@@ -109,3 +109,8 @@ def load_optimizer_tensors(optimizer: Optimizers, model: nn.Module, tensors: dic
             part.state[parameter] = state
         else:
             part.state.pop(parameter, None)
+
+
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose name begins with `prefix`, without it."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,6 +1,7 @@
 """Saving and taking up a training at an exact step: weights, optimizer, random states, reader position."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from picochat_trainer.training.checkpoint import (
     restore_best,
     save_resume,
 )
-from picochat_trainer.training.optim import Optimizers, load_optimizer_tensors, optimizer_tensors
+from picochat_trainer.training.optim import Optimizers, below, load_optimizer_tensors, optimizer_tensors
 from picochat_trainer.training.reader import BatchSource
 from picochat_trainer.training.validation import Validator
 
@@ -43,8 +44,10 @@ class Training:
     """Run-folder name of the folder for resume checkpoints."""
 
 
-def restore(context: StageContext, training: Training, optimizer: Optimizers) -> TrainingState | None:
-    """Take up the training at its resume checkpoint; None where there is none."""
+def restore(
+    context: StageContext, training: Training, optimizer: Optimizers
+) -> tuple[TrainingState, dict[str, Tensor]] | None:
+    """Take up the training at its resume checkpoint: its state and `snapshot` tensors. None where there is none."""
     resume_dir, best_dir = context.scratch(training.resume), context.path(training.best)
     if context.is_main:
         remove_leftovers(resume_dir)
@@ -59,9 +62,9 @@ def restore(context: StageContext, training: Training, optimizer: Optimizers) ->
             # Else the next save would push the good one out for it, and a kill in between leave only this one.
             shutil.rmtree(resume_dir, ignore_errors=True)
     training.model.load_state_dict(resume.weights.tensors)
-    load_optimizer_tensors(optimizer, training.model, _below("optimizer.", resume.tensors))
+    load_optimizer_tensors(optimizer, training.model, below("optimizer.", resume.tensors))
     training.batches.seek(resume.state.position)
-    states = _below(f"rng.{context.rank}.", resume.tensors)
+    states = below(f"rng.{context.rank}.", resume.tensors)
     if states:
         _set_rng(states)
     else:  # more ranks than before: a stream of its own for dropout, not the one it would have begun with
@@ -69,14 +72,19 @@ def restore(context: StageContext, training: Training, optimizer: Optimizers) ->
     if context.is_main:
         restore_best(resume, best_dir, BEST_KIND)
     context.events.log("info", f"resumed from step {resume.state.step} of {resume.directory.name}")
-    return resume.state
+    return resume.state, below("snapshot.", resume.tensors)
 
 
 def save_resume_point(
-    context: StageContext, training: Training, optimizer: Optimizers, state: TrainingState
+    context: StageContext,
+    training: Training,
+    optimizer: Optimizers,
+    state: TrainingState,
+    snapshot: Mapping[str, Tensor],
 ) -> None:
-    """Write the resume checkpoint and announce it; all ranks call this."""
+    """Write the resume checkpoint and announce it; all ranks call this. `snapshot` is the spike guard's, if any."""
     tensors = {f"optimizer.{k}": v for k, v in optimizer_tensors(optimizer, training.model).items()}
+    tensors |= {f"snapshot.{name}": value for name, value in snapshot.items()}
     ranks = distributed.gather_tensors(_rng(), context.device)
     tensors |= {f"rng.{rank}.{name}": t for rank, states in enumerate(ranks) for name, t in states.items()}
     if not context.is_main:
@@ -95,10 +103,6 @@ def save_resume_point(
 
 def weights_of(model: GPT) -> Weights:
     return Weights(config=model.config, vocab_size=model.vocab_size, tensors=model.state_dict())
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def _rng() -> dict[str, Tensor]:

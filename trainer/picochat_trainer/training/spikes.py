@@ -6,27 +6,36 @@ is not seen again. One process only: ranks would have to agree first.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 from picochat_contract.errors import Code, ContractError
 from torch import Tensor, nn
 
-from picochat_trainer.training.optim import Optimizers, load_optimizer_tensors, optimizer_tensors
+from picochat_trainer.training.optim import Optimizers, below, load_optimizer_tensors, optimizer_tensors
 
 THRESHOLD: Final = 2.5
 BETA: Final = 0.95
 SNAPSHOT_EVERY: Final = 10
-"""Steps between snapshots; each is a copy of weights and optimizer state on the model's device."""
+"""Steps between snapshots; each is a copy of weights and optimizer state on the model's device, and in checkpoints."""
 RATE_CUT: Final = 0.5
 LEAST_RATE_SCALE: Final = 0.1
 WARM_STEPS: Final = 5
 """Steps before the running mean is trusted."""
 
+_WEIGHTS: Final = "weights."
+_OPTIMIZER: Final = "optimizer."
+
 
 class SpikeGuard:
-    """The newest snapshot of one training. The numbers that a resume needs lie in `TrainingState`."""
+    """The newest snapshot of one training. The numbers that a resume needs lie in `TrainingState`.
 
-    def __init__(self, model: nn.Module, optimizer: Optimizers, *, world_size: int) -> None:
+    `saved` is the snapshot of the checkpoint that the training goes on from, as `tensors` gave it; empty in a new one.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizers, *, world_size: int, saved: Mapping[str, Tensor]
+    ) -> None:
         if world_size > 1:
             raise ContractError(
                 Code.INVALID_VALUE,
@@ -36,9 +45,16 @@ class SpikeGuard:
             )
         self._model = model
         self._optimizer = optimizer
-        self._weights: dict[str, Tensor] = {}
-        self._state: dict[str, Tensor] = {}
-        self.snapshot()
+        self._weights = below(_WEIGHTS, saved)
+        self._state = below(_OPTIMIZER, saved)
+        if not saved:
+            self.snapshot()
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The snapshot, for a checkpoint: a resumed training must go back to the same one, not to what it began with."""
+        weights = {f"{_WEIGHTS}{name}": value for name, value in self._weights.items()}
+        return weights | {f"{_OPTIMIZER}{name}": value for name, value in self._state.items()}
 
     def snapshot(self) -> None:
         """Keep the weights and the optimizer as they are now."""
