@@ -73,7 +73,7 @@ def training_memory(
     return MemoryEstimate(
         parameters=count * (6 if bf16 else 4),  # with autocast's copy
         gradients=count * 4,
-        optimizer=count * 8 - muon * 4,  # AdamW keeps two moments, Muon one
+        optimizer=count * 8 - muon * 4 + _snapshot_bytes(base, count),  # AdamW keeps two moments, Muon one
         activations=tokens * base.model.n_layer * _layer_bytes(base.model, on_gpu=on_gpu, bf16=bf16),
         logits=tokens * vocab * BYTES_PER_LOGIT,
     )
@@ -82,7 +82,13 @@ def training_memory(
 def disk_bytes(base: BaseConfig, vocab: int, corpus_tokens: float) -> float:
     """Token shards, and for base and SFT: two resume checkpoints while one replaces the other, best and last weights."""
     count = num_parameters(base.model, vocab)
-    return corpus_tokens * token_bytes(vocab) + 2 * count * (2 * 12 + 2 * 2 * 4)
+    resume_points = 2 * count * 2 * 12 + 2 * _snapshot_bytes(base, count)
+    return corpus_tokens * token_bytes(vocab) + resume_points + 2 * count * 2 * 2 * 4
+
+
+def _snapshot_bytes(base: BaseConfig, num_parameters: int) -> int:
+    """What rollback keeps of weights and optimizer, on the device and in each resume checkpoint."""
+    return num_parameters * 12 if base.loss_spike_rollback else 0
 
 
 def token_bytes(vocab: int) -> int:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from picochat_contract.configs import BaseConfig, ModelConfig
-from picochat_contract.preflight_footprint import BYTES_PER_LOGIT, training_memory
+from picochat_contract.preflight_footprint import BYTES_PER_LOGIT, disk_bytes, training_memory
 from picochat_trainer.model import GPT, gpt
 from picochat_trainer.model.attention import fused_attention, matmul_attention
 
@@ -29,6 +29,15 @@ def test_the_estimate_is_near_what_is_kept(
     weights = estimate.parameters - estimate.gradients
     expected = estimate.activations + estimate.logits * 4 / BYTES_PER_LOGIT + weights
     assert kept_bytes(shape, bf16=bf16) == pytest.approx(expected, rel=0.15)
+
+
+def test_rollback_holds_weights_and_optimizer_a_second_time() -> None:
+    plain, guarded = BaseConfig(), BaseConfig(loss_spike_rollback=True)
+    parameters = training_memory(plain, VOCAB, on_gpu=False, bf16=False).parameters
+    memory = [training_memory(base, VOCAB, on_gpu=False, bf16=False).total for base in (plain, guarded)]
+    disk = [disk_bytes(base, VOCAB, corpus_tokens=0) for base in (plain, guarded)]
+    assert memory[1] - memory[0] == 3 * parameters
+    assert disk[1] - disk[0] == 2 * 3 * parameters  # two resume checkpoints
 
 
 def kept_bytes(shape: ModelConfig, *, bf16: bool) -> int:
