@@ -84,9 +84,11 @@ def _default_tuning_data(s: Subject) -> Measured:
     if not generated or not own_corpus or s.plan.gate.profile in RELEASE_PROFILES:
         said = f"generated {' and '.join(generated)} rows" if generated else "own chat and eval rows"
         return Measured(value="fitting", message=f"{said} for gate {s.plan.gate.profile}")
+    by_preset = s.plan.scale != "custom"
     return Measured(
-        value="generated",
-        message=f"own corpus, but generated {' and '.join(generated)} rows, which say nothing of it",
+        value="planned by the preset" if by_preset else "generated",
+        message=f"own corpus, but generated {' and '.join(generated)} rows, which say nothing of it"
+        + (f"; scale {s.plan.scale} plans them" if by_preset else ""),
     )
 
 
@@ -138,7 +140,7 @@ HONESTY_RULES: Final = (
     Rule(
         id="default_tuning_data",
         measures="generated rows beside an own corpus, where the gate is not about the generated skills",
-        warn=(equal("generated"),),
+        warn=(equal("generated"), equal("planned by the preset")),
         block=(equal("generated", LONG),),
         unit="words",
         fix="give dataset.chat and dataset.eval, or a gate profile that judges the generated skills",

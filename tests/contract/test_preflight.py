@@ -103,7 +103,7 @@ WARNS: dict[str, Case] = {
     "eval_rules": Case(SHORT, items(num_without_rules=1)),
     "unanswerable_eval": Case(LONG, items(num_unanswerable=1)),
     "eval_splits": Case(LONG, items(labels=["heldout"])),
-    "external_eval": Case(SHORT, {"external": {"arc": 49}}),
+    "external_eval": Case(RELEASE, {"external": {"arc": 49}}),
     "memory": Case(SHORT, machine(ram_bytes=20_000_000)),
     "host_memory": Case(base(SHORT, dataset_mode="memory"), machine(ram_bytes=2_500_000)),
     "disk_space": Case(SHORT, machine(free_disk_bytes=7_000_000)),
@@ -123,7 +123,9 @@ BLOCKS: dict[str, Case] = {
     "honesty": Case(SHORT, honesty(exact_prompt_leaks=1)),
     "honesty_near": Case(RELEASE, honesty(near_prompt_leaks=11)),
     "honesty_corpus": Case(RELEASE, honesty(corpus_prompt_hits=1)),
-    "default_tuning_data": Case(spec(LONG, dataset=GENERATED)),
+    "default_tuning_data": Case(
+        {"base": {"max_steps": 5_000}, "dataset": GENERATED, "gate": {"profile": "research"}}
+    ),
     "attention_backend_runtime": Case(base(SHORT, attn_backend="flash")),
     "ddp_loss_spike_rollback": Case(base(DDP, loss_spike_rollback=True)),
     "compute_optimal_horizon": Case(base(LONG, max_steps=13_000)),
@@ -140,7 +142,6 @@ BLOCKS: dict[str, Case] = {
     "eval_rows": Case(LONG, items(num_items=79)),
     "eval_rules": Case(LONG, items(num_without_rules=1)),
     "eval_skill_release_coverage": Case(SHORT, items(skills={"math": 0})),
-    "external_eval": Case(RELEASE, {"external": {"arc": 49}}),
     "device": Case(RELEASE, machine(gpus=[])),
     "memory": Case(RELEASE, machine(gpus=[{**GPU, "memory_bytes": 16 * GIB}])),
     "host_memory": Case(base(RELEASE, dataset_mode="memory"), machine(ram_bytes=4 * GIB)),

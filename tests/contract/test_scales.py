@@ -43,6 +43,14 @@ def test_every_preset_is_ready_on_a_corpus_and_a_machine_that_fit(scale: str) ->
     assert report.status is PreflightStatus.READY, report.summary
 
 
+@pytest.mark.parametrize("scale", SCALES)
+def test_no_preset_is_blocked_where_only_a_corpus_is_given(scale: str) -> None:
+    dataset = {"sources": [{"type": "file", "path": "corpus"}], "chat": None, "eval": None}
+    report = judged({"scale": scale, "dataset": dataset}, {"external": {"arc": 0}})
+    assert report.status is not PreflightStatus.BLOCKED, report.summary
+    assert {check.id for check in report.warnings} <= {"default_tuning_data", "external_eval"}
+
+
 @pytest.mark.parametrize("scale", PARAMETERS)
 def test_shapes_are_those_of_the_mission(scale: str) -> None:
     assert parameters(parse_mapping({"scale": scale})) == pytest.approx(PARAMETERS[scale], rel=0.07)
