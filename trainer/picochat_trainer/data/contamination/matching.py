@@ -138,7 +138,7 @@ def _find_wholes(index: ItemIndex, block: _Block, hits: _Hits, found: dict[tuple
         fitting = [part for part in pattern.parts if shift + part.num_tokens <= block.end_tokens[segment]]
         there = tuple(block.tokens.words(shift, shift + fitting[-1].num_tokens))
         for part_number, part in enumerate(fitting):
-            if there[: part.num_tokens] == pattern.tokens[: part.num_tokens]:
+            if there[: part.num_tokens] == part.tokens:
                 span = block.span(segment, shift, shift + part.num_tokens - 1)
                 whole = Whole(part_number, _is_exact(pattern, part, block, shift), span)
                 wholes = found.setdefault((segment, number), _Found()).wholes
@@ -254,7 +254,7 @@ def _near(block: _Block, segment: int, pattern: Pattern, part_number: int, shift
     # Where a cut shortens the passage, the neighbouring piece has all of it.
     if (cut.cut_left and first > shift - slack) or (cut.cut_right and end < shift + part.num_tokens + slack):
         return None
-    found = align(pattern.tokens[: part.num_tokens], part.weights, block.tokens.words(first, end))
+    found = align(part.tokens, part.weights, block.tokens.words(first, end))
     if found is None:
         return None
     span = block.span(segment, first + found.first_word, first + found.last_word)

@@ -29,18 +29,29 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One variant of a pattern: its first `num_tokens` tokens."""
+    """One variant of a pattern: the tokens of the prompt, or all."""
 
     variant: Variant
-    num_tokens: int
+    tokens: tuple[str, ...]
     long_ngram: int
     """Tokens in a row that `ngram_any_13` asks for."""
     distinctive: frozenset[int]
     """Tokens that are in no template 8-gram; empty where n-grams say nothing and only the whole part counts."""
     ngrams: frozenset[int]
     """First tokens of the 8-grams that are no template."""
-    weights: tuple[float, ...]
-    """Weight of each token in an alignment; empty where the part is too short or too general to align."""
+    template_seeds: Sequence[bool]
+    """For each token, whether the seed that begins there is a template."""
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def weights(self) -> tuple[float, ...]:
+        """Weight of each token in an alignment; empty where the part is too short or too general to align."""
+        if len(self.tokens) < NGRAM:
+            return ()
+        return _weights(self.tokens, self.template_seeds[: len(self.tokens) - SEED + 1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +115,13 @@ def _part(
     distinctive = _outside(ngrams, NGRAM, len(tokens)) if len(ngrams) else frozenset[int]()
     return Part(
         variant=variant,
-        num_tokens=len(tokens),
+        tokens=tokens,
         long_ngram=min(max(len(distinctive), NGRAM), LONG_NGRAM),
         distinctive=distinctive,
         ngrams=frozenset(first for first, template in enumerate(ngrams) if not template)
         if distinctive
         else frozenset(),
-        weights=_weights(tokens, template_seeds[: len(tokens) - SEED + 1]) if len(tokens) >= NGRAM else (),
+        template_seeds=template_seeds,
     )
 
 
@@ -128,5 +139,7 @@ def _weights(tokens: tuple[str, ...], template: Sequence[bool]) -> tuple[float, 
 
 def _outside(template: Sequence[bool], size: int, length: int) -> frozenset[int]:
     """Tokens that are in no template n-gram."""
+    if not any(template):
+        return frozenset(range(length))
     inside = {first + step for first, generic in enumerate(template) if generic for step in range(size)}
     return frozenset(range(length)) - inside
