@@ -61,7 +61,7 @@ def read_dataset_file(path: Path, *, without: Collection[str] = ()) -> DatasetPa
 
 def _mapping(path: Path) -> dict[str, Any]:
     try:
-        return read_mapping(path.read_text(encoding="utf-8"))
+        return read_mapping(path.read_text(encoding="utf-8"), "dataset pack or recipe")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SpecError(
@@ -69,6 +69,14 @@ def _mapping(path: Path) -> dict[str, Any]:
         ) from error
     except SpecError as error:
         raise SpecError(error.code, f"{path}: {error.message}", param=error.param) from error
+
+
+def expanded(name: str) -> Path:
+    """The path with a home folder in place of `~`; `~name` of nobody is a name like any other."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
 
 
 def as_settings(source: Source | FileRef) -> dict[str, Any]:
@@ -127,4 +135,4 @@ def _existing(path: Path, name: str, param: str) -> Path:
 
 def _resolved(path: Path, name: str) -> Path:
     # Not resolve(): a link keeps its own name in the records.
-    return (path.absolute().parent / Path(name).expanduser()).absolute()
+    return (path.absolute().parent / expanded(name)).absolute()

@@ -27,7 +27,7 @@ from picochat_contract.spec import RunSpec, parse_mapping, read_mapping, validat
 from picochat_client._transfer import Progress, file_sha256
 from picochat_client.artifacts import Artifacts
 from picochat_client.folders import EXCLUDED, LINK_OUTSIDE, MISSING, is_excluded, is_read, walk
-from picochat_client.packs import as_settings, dataset_settings
+from picochat_client.packs import as_settings, dataset_settings, expanded
 
 MAX_LISTED = 100
 """Left-out files of a folder that an uploaded spec names one by one."""
@@ -249,7 +249,7 @@ def _found(folder: Path, name: str) -> Path | None:
 
 def _places(folder: Path, name: str) -> list[Path]:
     """A relative path starts at the spec's folder or, failing that, at the working directory."""
-    given = Path(name).expanduser()
+    given = expanded(name)
     return list(dict.fromkeys([(folder / given).absolute(), given.absolute()]))
 
 

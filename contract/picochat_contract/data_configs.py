@@ -1,12 +1,14 @@
 """Configs of the stages that make data: where a corpus comes from, how it is cleaned, what is trained on it."""
 
+import re
 from pathlib import PurePosixPath
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, field_validator
 
 from picochat_contract.canonical import SHA256_HEX
 from picochat_contract.config_base import Config, Seed
+from picochat_contract.globs import checked_glob
 
 TEXT_SUFFIXES: Final = (".txt", ".text", ".md", ".rst", ".py")
 ROW_SUFFIXES: Final = (".jsonl", ".csv", ".parquet")
@@ -29,7 +31,22 @@ def split_suffix(name: str) -> tuple[str, str]:
     return (suffixes[-1], "") if suffixes else ("", "")
 
 
+Glob = Annotated[str, AfterValidator(checked_glob)]
+BENCHMARK_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
+
+
+def checked_benchmark_name(name: str) -> str:
+    """`name`, if it can be that of a file; raise ValueError otherwise."""
+    if not BENCHMARK_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r}: expected a name of letters, digits, '_', '-' and '.', 63 at most, such as arc"
+        )
+    return name
+
+
 DATASET_NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+BenchmarkName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$")]
+"""Name of an external benchmark: also that of its file in the run folder."""
 
 
 class SourceOptions(Config):
@@ -66,9 +83,9 @@ class FileSource(ReadOptions):
 
     type: Literal["file"]
     path: str = Field(min_length=1)
-    include: tuple[str, ...] = ()
+    include: tuple[Glob, ...] = ()
     """Globs on paths below a folder, such as `docs/**/*.md`; empty means every file of a known kind."""
-    exclude: tuple[str, ...] = ()
+    exclude: tuple[Glob, ...] = ()
     """Globs of what to leave out; it is listed as `recipe_excluded`."""
     optional: bool = False
     """Where there is nothing at `path`, list it as `missing_source` instead of refusing the dataset."""
@@ -151,7 +168,7 @@ class DatasetConfig(Config):
     """Eval JSONL; without it release-skill items are generated, disjoint from the SFT rows."""
     preferences: FileRef | None = None
     """Preference JSONL for DPO; compared with the eval like everything else."""
-    external: dict[str, FileRef] = {}
+    external: dict[BenchmarkName, FileRef] = {}
     """External benchmarks by name (ARC or MMLU JSONL, MMLU CSV): compared with all training data."""
     sft_rows: int = Field(default=600, ge=32, le=200_000)
     """Generated SFT rows (only where `chat` is not given)."""
@@ -159,6 +176,13 @@ class DatasetConfig(Config):
     """Generated eval items (only where `eval` is not given)."""
     answer_style: Literal["direct", "scratchpad"] = "direct"
     seed: Seed = 42
+
+    @field_validator("external")
+    @classmethod
+    def _names_can_be_files(cls, external: dict[str, FileRef]) -> dict[str, FileRef]:
+        for name in external:
+            checked_benchmark_name(name)
+        return external
 
     @property
     def references(self) -> "tuple[Source | FileRef, ...]":

@@ -15,6 +15,15 @@ def matches(path: str, patterns: Iterable[str]) -> bool:
     return any(_compiled(pattern).fullmatch(path) for pattern in patterns)
 
 
+def checked_glob(pattern: str) -> str:
+    """`pattern`, if it is a glob; raise ValueError otherwise."""
+    try:
+        _compiled(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no glob: {error.msg}") from error
+    return pattern
+
+
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> re.Pattern[str]:
     names = pattern.strip("/").split("/")

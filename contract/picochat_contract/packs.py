@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from picochat_contract.config_base import Config
-from picochat_contract.data_configs import ReadOptions
+from picochat_contract.data_configs import Glob, ReadOptions, checked_benchmark_name
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.spec import validated
 
@@ -60,6 +60,13 @@ class DatasetPack(Config):
                 )
         return {_LONG_NAMES.get(key, key): value for key, value in raw.items()}
 
+    @field_validator("external")
+    @classmethod
+    def _names_can_be_files(cls, external: dict[str, str]) -> dict[str, str]:
+        for name in external:
+            checked_benchmark_name(name)
+        return external
+
     @field_validator("corpus", mode="before")
     @classmethod
     def _path_is_input(cls, raw: Any) -> Any:
@@ -81,11 +88,18 @@ class RecipeSource(ReadOptions):
     """One source of a recipe: a path, or an object."""
 
     path: str = Field(min_length=1)
-    include: bool | tuple[str, ...] = True
+    include: bool | tuple[Glob, ...] = True
     """False leaves the source out and lists it; globs keep what they match below a folder."""
-    exclude: tuple[str, ...] = ()
+    exclude: tuple[Glob, ...] = ()
     reason: str | None = Field(default=None, max_length=500)
     """Why the source, or a part of it, is left out."""
+
+    @field_validator("include", mode="before")
+    @classmethod
+    def _is_flag_or_list(cls, raw: Any) -> Any:
+        if not isinstance(raw, bool | list | tuple):
+            raise ValueError(f"expected true, false or a list of globs; got {raw!r}")
+        return raw
 
 
 class CorpusRecipe(Config):
@@ -94,7 +108,7 @@ class CorpusRecipe(Config):
     name: str | None = Field(default=None, min_length=1, max_length=200)
     description: str | None = Field(default=None, max_length=5000)
     sources: tuple[RecipeSource, ...] = Field(min_length=1)
-    exclude: tuple[str, ...] = ()
+    exclude: tuple[Glob, ...] = ()
     """Globs that are left out of every source."""
 
     @field_validator("sources", mode="before")

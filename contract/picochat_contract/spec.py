@@ -77,23 +77,38 @@ class RunSpec(Config):
         return self
 
 
-def read_mapping(text: str) -> dict[str, Any]:
-    """YAML or JSON text as the mapping that it must be; nothing in it is checked yet."""
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that is given twice: of the two values one would vanish."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is given twice", key.start_mark
+                )
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_mapping(text: str, what: str = "run spec") -> dict[str, Any]:
+    """YAML or JSON text as the mapping that it must be; nothing in it is checked yet. Messages call it `what`."""
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, _UniqueKeys)  # noqa: S506  a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise SpecError(Code.NOT_YAML, f"the run spec is not valid YAML or JSON{where}: {error}") from error
+        raise SpecError(Code.NOT_YAML, f"the {what} is not valid YAML or JSON{where}: {error}") from error
     except RecursionError as error:
         raise SpecError(
-            Code.NOT_YAML, "the run spec is nested too deeply; a spec has four levels at most"
+            Code.NOT_YAML, f"the {what} is nested too deeply; it has four levels at most"
         ) from error
     if raw is None:
         raw = {}
     if not isinstance(raw, dict):
         raise SpecError(
-            Code.NOT_YAML, f"a run spec is a mapping of keys to values; this is a {type(raw).__name__}"
+            Code.NOT_YAML, f"a {what} is a mapping of keys to values; this is a {type(raw).__name__}"
         )
     return raw
 
@@ -208,6 +223,8 @@ def _spec_error(model: type[BaseModel], error: ValidationError) -> SpecError:
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, path[:-1])
         return SpecError(Code.UNKNOWN_KEY, f"unknown key {where!r}{_nearest(path[-1], known)}", param=where)
+    if first["type"] == "value_error":
+        return SpecError(Code.INVALID_VALUE, f"{where}: {cause}", param=where)
     got = first.get("input")
     shown = "" if isinstance(got, dict | list) else f"; got {got!r}"
     return SpecError(Code.INVALID_VALUE, f"{where}: {first['msg']}{shown}", param=where)

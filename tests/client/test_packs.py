@@ -82,6 +82,9 @@ def test_the_examples_name_files_that_are_there(name: str) -> None:
             Code.INVALID_VALUE,
             "is a dataset pack; expected a corpus recipe",
         ),
+        (b'{"corpus": "~nobody-of-this-name/a"}', Code.CORPUS_MISSING, r"there is no file .*~nobody"),
+        (b'{"corpus": "a", "corpus": "b"}', Code.NOT_YAML, r"pack\.json: .*'corpus' is given twice"),
+        (b"[]", Code.NOT_YAML, r"pack\.json: a dataset pack or recipe is a mapping"),
         (b'{"corpus": "pack.json", "chat": "c", "eval": "e"}', Code.CORPUS_MISSING, r"chat: there is no"),
         (
             b'{"corpus": "pack.json", "external": {"arc": "a"}}',

@@ -61,6 +61,22 @@ def test_a_source_of_a_recipe_may_be_a_path_or_an_object() -> None:
             r"'sources\.0\.wieght'; did you mean 'weight'",
         ),
         ({"sources": [{"path": "a", "weight": 0}]}, Code.INVALID_VALUE, r"sources\.0\.weight"),
+        (
+            {"sources": [{"path": "a", "include": "*.md"}]},
+            Code.INVALID_VALUE,
+            r"sources\.0\.include: expected true, false or a list of globs; got '\*\.md'",
+        ),
+        (
+            {"sources": [{"path": "a", "exclude": ["x", "[z-a].md"]}]},
+            Code.INVALID_VALUE,
+            r"sources\.0\.exclude\.1: '\[z-a\]\.md' is no glob: bad character range z-a",
+        ),
+        ({"sources": ["a"], "exclude": ["[z-a]"]}, Code.INVALID_VALUE, r"exclude\.0: '\[z-a\]' is no glob"),
+        (
+            {"corpus": "a", "external": {"../x": "b"}},
+            Code.INVALID_VALUE,
+            r"external: '\.\./x': expected a name of letters",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_by_its_key(raw: dict[str, Any], code: Code, message: str) -> None:

@@ -24,6 +24,9 @@ from picochat_contract.stages import STAGES, StageName, reads
     [
         ("name: [", Code.NOT_YAML, "not valid YAML"),
         ("- a\n- b", Code.NOT_YAML, "this is a list"),
+        ("name: a\nname: b", Code.NOT_YAML, "at line 2, column 1: the key 'name' is given twice"),
+        ("base: {seed: 1, max_steps: 2, seed: 3}", Code.NOT_YAML, "the key 'seed' is given twice"),
+        ('{"name": "a", "name": "b"}', Code.NOT_YAML, "the key 'name' is given twice"),
         ("nmae: x", Code.UNKNOWN_KEY, "did you mean 'name'?"),
         ("dataset: {sft_row: 50}", Code.UNKNOWN_KEY, "did you mean 'sft_rows'?"),
         ("base: {model: {n_layers: 2}}", Code.UNKNOWN_KEY, "did you mean 'n_layer'?"),
@@ -35,6 +38,11 @@ from picochat_contract.stages import STAGES, StageName, reads
         ("gate: {profile: strict}", Code.INVALID_VALUE, "gate.profile: "),
         ("until: deploy", Code.INVALID_VALUE, "until: "),
         ("dataset: {sources: []}", Code.INVALID_VALUE, "dataset.sources: "),
+        (
+            "dataset: {external: {../arc: {type: file, path: a}}}",
+            Code.INVALID_VALUE,
+            "dataset.external: '../arc': expected a name of letters",
+        ),
         ("scale: [demo]", Code.INVALID_VALUE, "unknown scale ['demo']"),
         ("x: " + "[" * 5000, Code.NOT_YAML, "nested too deeply"),
         ("base: {max_minutes: .inf}", Code.INVALID_VALUE, "base.max_minutes: "),
@@ -58,6 +66,11 @@ def test_a_wrong_spec_has_its_own_code_and_says_what_to_do(text: str, code: Code
 
 def test_an_empty_spec_is_all_defaults() -> None:
     assert parse_mapping(read_mapping("")) == RunSpec()
+
+
+def test_a_merged_key_may_be_given_again() -> None:
+    raw = read_mapping("base: &b {seed: 1}\nsft:\n  <<: *b\n  seed: 2\n")
+    assert raw == {"base": {"seed": 1}, "sft": {"seed": 2}}
 
 
 def test_json_is_read_like_yaml() -> None:

@@ -119,14 +119,6 @@ def test_a_chat_file_that_is_none_is_refused(run_stage: Any, reference: dict[str
         run_stage("dataset", {**SMALL, "chat": reference})
 
 
-def test_a_name_that_leaves_the_folder_is_refused(tmp_path: Path, run_stage: Any) -> None:
-    (tmp_path / "arc.jsonl").write_text(json.dumps(ARC))
-    reference = {"type": "file", "path": str(tmp_path / "arc.jsonl")}
-    with pytest.raises(ContractError) as caught:
-        run_stage("dataset", {**SMALL, "external": {"../arc": reference}})
-    assert caught.value.code is Code.BAD_ARTIFACT_PATH
-
-
 def test_without_usable_text_the_stage_fails_and_the_report_stays(tmp_path: Path, run_stage: Any) -> None:
     (tmp_path / "empty.txt").write_text(" \n")
     with pytest.raises(ContractError, match="no usable document: there is no text: empty_text 1") as caught:
