@@ -45,8 +45,6 @@ def checked_benchmark_name(name: str) -> str:
 
 
 DATASET_NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
-BenchmarkName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$")]
-"""Name of an external benchmark: also that of its file in the run folder."""
 
 
 class SourceOptions(Config):
@@ -168,7 +166,7 @@ class DatasetConfig(Config):
     """Eval JSONL; without it release-skill items are generated, disjoint from the SFT rows."""
     preferences: FileRef | None = None
     """Preference JSONL for DPO; compared with the eval like everything else."""
-    external: dict[BenchmarkName, FileRef] = {}
+    external: dict[str, FileRef] = {}
     """External benchmarks by name (ARC or MMLU JSONL, MMLU CSV): compared with all training data."""
     sft_rows: int = Field(default=600, ge=32, le=200_000)
     """Generated SFT rows (only where `chat` is not given)."""
