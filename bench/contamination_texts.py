@@ -55,19 +55,64 @@ PHRASES = [
     "it is well known that",
     "as soon as possible",
 ]
+# Escaped, as every source here is ASCII: a few dozen everyday words or characters of each language.
 FOREIGN = {
-    "de": "der Fluss trägt die Brücke über das Tal und jeder Händler kennt den größten Markt am nördlichen Ufer wo früher "
-    "Schiffe anlegten bevor eine Straße gebaut wurde weil niemand mehr warten wollte",
-    "fr": "le musée près de la gare expose une œuvre célèbre que personne ne voulait vendre après la guerre car son élève "
-    "préféré habitait déjà très loin du château où naquit cette étrange rivière",
-    "ru": "старый мост через реку построили мастера из далёкой деревни которые никогда не видели моря но знали каждый лес "
-    "и помнили имя первого учителя нашего города зимой",
-    "ar": "كتب المعلم رسالة طويلة إلى صديقه القديم في المدينة البعيدة عن السوق الجديد قرب النهر وقال إن الشتاء كان باردا "
-    "جدا هذا العام وإن الناس ينتظرون الربيع",
-    "hi": "पुराने पुल के पास एक छोटा गाँव था जहाँ हर साल मेला लगता और लोग दूर से आकर अपनी कहानियाँ सुनाते थे लेकिन "
-    "नदी का पानी कभी कम नहीं हुआ",
-    "zh": "老城的图书馆在河边每年春天都有很多学生来这里读书店主记得第一位客人留下的信可是没有人知道他后来去了哪座山",
-    "ja": "古い駅の前に小さな店があって、毎朝新しいパンを焼く匂いが町に広がる。先生は川の向こうの学校まで歩いて行き、冬でも窓を開けた",
+    "German": (
+        "der Fluss tr\u00e4gt die Br\u00fccke \u00fcber das Tal und jeder H\u00e4ndler kennt den gr"
+        "\u00f6\u00dften Markt am n\u00f6rdlichen Ufer wo fr\u00fcher Schiffe anlegten bevor eine Str"
+        "a\u00dfe gebaut wurde weil niemand mehr warten wollte"
+    ),
+    "French": (
+        "le mus\u00e9e pr\u00e8s de la gare expose une \u0153uvre c\u00e9l\u00e8bre que personne ne v"
+        "oulait vendre apr\u00e8s la guerre car son \u00e9l\u00e8ve pr\u00e9f\u00e9r\u00e9 habitait d"
+        "\u00e9j\u00e0 tr\u00e8s loin du ch\u00e2teau o\u00f9 naquit cette \u00e9trange rivi\u00e8re"
+    ),
+    "Russian": (
+        "\u0441\u0442\u0430\u0440\u044b\u0439 \u043c\u043e\u0441\u0442 \u0447\u0435\u0440\u0435\u0437"
+        " \u0440\u0435\u043a\u0443 \u043f\u043e\u0441\u0442\u0440\u043e\u0438\u043b\u0438 \u043c"
+        "\u0430\u0441\u0442\u0435\u0440\u0430 \u0438\u0437 \u0434\u0430\u043b\u0451\u043a\u043e\u0439"
+        " \u0434\u0435\u0440\u0435\u0432\u043d\u0438 \u043a\u043e\u0442\u043e\u0440\u044b\u0435 "
+        "\u043d\u0438\u043a\u043e\u0433\u0434\u0430 \u043d\u0435 \u0432\u0438\u0434\u0435\u043b\u0438"
+        " \u043c\u043e\u0440\u044f \u043d\u043e \u0437\u043d\u0430\u043b\u0438 \u043a\u0430\u0436"
+        "\u0434\u044b\u0439 \u043b\u0435\u0441 \u0438 \u043f\u043e\u043c\u043d\u0438\u043b\u0438 "
+        "\u0438\u043c\u044f \u043f\u0435\u0440\u0432\u043e\u0433\u043e \u0443\u0447\u0438\u0442\u0435"
+        "\u043b\u044f \u043d\u0430\u0448\u0435\u0433\u043e \u0433\u043e\u0440\u043e\u0434\u0430 "
+        "\u0437\u0438\u043c\u043e\u0439"
+    ),
+    "Arabic": (
+        "\u0643\u062a\u0628 \u0627\u0644\u0645\u0639\u0644\u0645 \u0631\u0633\u0627\u0644\u0629 "
+        "\u0637\u0648\u064a\u0644\u0629 \u0625\u0644\u0649 \u0635\u062f\u064a\u0642\u0647 \u0627"
+        "\u0644\u0642\u062f\u064a\u0645 \u0641\u064a \u0627\u0644\u0645\u062f\u064a\u0646\u0629 "
+        "\u0627\u0644\u0628\u0639\u064a\u062f\u0629 \u0639\u0646 \u0627\u0644\u0633\u0648\u0642 "
+        "\u0627\u0644\u062c\u062f\u064a\u062f \u0642\u0631\u0628 \u0627\u0644\u0646\u0647\u0631 "
+        "\u0648\u0642\u0627\u0644 \u0625\u0646 \u0627\u0644\u0634\u062a\u0627\u0621 \u0643\u0627"
+        "\u0646 \u0628\u0627\u0631\u062f\u0627 \u062c\u062f\u0627 \u0647\u0630\u0627 \u0627\u0644"
+        "\u0639\u0627\u0645 \u0648\u0625\u0646 \u0627\u0644\u0646\u0627\u0633 \u064a\u0646\u062a"
+        "\u0638\u0631\u0648\u0646 \u0627\u0644\u0631\u0628\u064a\u0639"
+    ),
+    "Hindi": (
+        "\u092a\u0941\u0930\u093e\u0928\u0947 \u092a\u0941\u0932 \u0915\u0947 \u092a\u093e\u0938 "
+        "\u090f\u0915 \u091b\u094b\u091f\u093e \u0917\u093e\u0901\u0935 \u0925\u093e \u091c\u0939"
+        "\u093e\u0901 \u0939\u0930 \u0938\u093e\u0932 \u092e\u0947\u0932\u093e \u0932\u0917\u0924"
+        "\u093e \u0914\u0930 \u0932\u094b\u0917 \u0926\u0942\u0930 \u0938\u0947 \u0906\u0915\u0930 "
+        "\u0905\u092a\u0928\u0940 \u0915\u0939\u093e\u0928\u093f\u092f\u093e\u0901 \u0938\u0941\u0928"
+        "\u093e\u0924\u0947 \u0925\u0947 \u0932\u0947\u0915\u093f\u0928 \u0928\u0926\u0940 \u0915"
+        "\u093e \u092a\u093e\u0928\u0940 \u0915\u092d\u0940 \u0915\u092e \u0928\u0939\u0940\u0902 "
+        "\u0939\u0941\u0906"
+    ),
+    "Chinese": (
+        "\u8001\u57ce\u7684\u56fe\u4e66\u9986\u5728\u6cb3\u8fb9\u6bcf\u5e74\u6625\u5929\u90fd\u6709"
+        "\u5f88\u591a\u5b66\u751f\u6765\u8fd9\u91cc\u8bfb\u4e66\u5e97\u4e3b\u8bb0\u5f97\u7b2c\u4e00"
+        "\u4f4d\u5ba2\u4eba\u7559\u4e0b\u7684\u4fe1\u53ef\u662f\u6ca1\u6709\u4eba\u77e5\u9053\u4ed6"
+        "\u540e\u6765\u53bb\u4e86\u54ea\u5ea7\u5c71"
+    ),
+    "Japanese": (
+        "\u53e4\u3044\u99c5\u306e\u524d\u306b\u5c0f\u3055\u306a\u5e97\u304c\u3042\u3063\u3066\u3001"
+        "\u6bce\u671d\u65b0\u3057\u3044\u30d1\u30f3\u3092\u713c\u304f\u5302\u3044\u304c\u753a\u306b"
+        "\u5e83\u304c\u308b\u3002\u5148\u751f\u306f\u5ddd\u306e\u5411\u3053\u3046\u306e\u5b66\u6821"
+        "\u307e\u3067\u6b69\u3044\u3066\u884c\u304d\u3001\u51ac\u3067\u3082\u7a93\u3092\u958b\u3051"
+        "\u305f"
+    ),
 }
 CHOICE_PREFIX = "Choose the correct answer to the question below. Reply with the letter of the right option only. Question:"
 KINDS = ("short", "question", "problem", "passage", "arithmetic", "choice", "foreign")
@@ -159,7 +204,7 @@ def _thing(rng: random.Random) -> str:
 
 def _foreign(rng: random.Random, language: str, length: int) -> str:
     vocabulary = FOREIGN[language]
-    if language in ("zh", "ja"):
+    if language in ("Chinese", "Japanese"):
         return "".join(rng.choice(vocabulary) for _ in range(length))
     known = vocabulary.split()
     return " ".join(rng.choice(known) for _ in range(length)).capitalize() + "."
@@ -239,7 +284,7 @@ def _options(rng: random.Random) -> str:
 
 def _foreign_item(rng: random.Random) -> tuple[str, str]:
     language = rng.choice(list(FOREIGN))
-    unspaced = language in ("zh", "ja")
+    unspaced = language in ("Chinese", "Japanese")
     length = rng.randint(14, 50) if unspaced else rng.randint(9, 25)
     return _foreign(rng, language, length).rstrip(".") + ("\uff1f" if unspaced else "?"), rng.choice(NAMES)
 
@@ -282,7 +327,9 @@ def edited(rng: random.Random, text: str) -> str:
     places = [place for place, part in enumerate(parts) if words(part)]
     for place in rng.sample(places, max(1, round(len(places) / 8))):
         parts[place] = (
-            rng.choice("桜雪星風花鳥月石") if unspaced else rng.choice(NOUNS) + rng.choice(("", "s", ","))
+            rng.choice("\u685c\u96ea\u661f\u98a8\u82b1\u9ce5\u6708\u77f3")
+            if unspaced
+            else rng.choice(NOUNS) + rng.choice(("", "s", ","))
         )
     return ("" if unspaced else " ").join(parts)
 
