@@ -66,12 +66,13 @@ def untrained(tokenizer: Tokenizer) -> Engine:
 
 @pytest.fixture
 def learned(tokenizer: Tokenizer) -> LearnedText:
-    """A small model after some steps on one text."""
+    """A small model after some steps on all windows of one text."""
 
     def train(text: str, steps: int) -> Engine:
         model = GPT(ModelConfig(n_layer=1, n_head=2, n_embd=32, sequence_len=64), tokenizer.vocab_size)
         model.init_weights(1)
-        ids_BT = torch.tensor([[tokenizer.bos_id, *tokenizer.encode(text)]])
+        ids_T = torch.tensor([tokenizer.bos_id, *tokenizer.encode(text)])
+        ids_BT = ids_T.unfold(0, min(len(ids_T), model.config.sequence_len + 1), 1)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         for _ in range(steps):
             model.loss(ids_BT[:, :-1], ids_BT[:, 1:]).backward()

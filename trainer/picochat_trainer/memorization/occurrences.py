@@ -86,6 +86,7 @@ def count_windows(
     ends = np.cumsum(spans.lengths)
     num_counted = 0
     for start in _block_starts(len(tokens), max_counted):
+        num_counted += min(_BLOCK, len(tokens) - start)
         size = min(_BLOCK + hashing.length - 1, len(tokens) - start)
         if size < hashing.length:
             continue
@@ -93,7 +94,6 @@ def count_windows(
         inside = _inside_a_span(start, len(hashes), ends, hashing.length)
         places = np.flatnonzero((hashes < sample.limit) & inside)
         sample.add(hashes[places], start + places)
-        num_counted += min(_BLOCK, size)
     return sample.finish(num_counted)
 
 
