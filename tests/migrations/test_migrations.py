@@ -93,6 +93,17 @@ def test_each_revision_goes_both_ways(settings: Settings, engine: Engine, revisi
     assert bootstrap.differences(settings) == []
 
 
+def test_a_blocked_run_is_a_failed_one_to_the_code_before(settings: Settings, engine: Engine) -> None:
+    bootstrap.migrate(settings)
+    _fill(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE run SET state = 'blocked'"))
+    engine.dispose()
+    bootstrap.downgrade(settings, "0001")
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT state FROM run")).scalars().all() == ["failed"]
+
+
 def test_rows_survive_a_rebuild_of_their_parent(
     settings: Settings, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
