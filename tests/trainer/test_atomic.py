@@ -1,3 +1,4 @@
+import errno
 import json
 from pathlib import Path
 
@@ -48,6 +49,13 @@ def test_a_failure_while_writing_leaves_the_old_folder_alone(tmp_path: Path) -> 
         raise RuntimeError("disk")
     assert (folder / "file").read_text() == "good"
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_full_disk_is_told_with_the_folder_that_was_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught, new_folder(tmp_path / "tokens"):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as a write to an open file raises it
+    assert str(tmp_path / "tokens") in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_previous_survives_when_only_it_is_there(tmp_path: Path) -> None:

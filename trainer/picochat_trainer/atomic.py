@@ -4,6 +4,7 @@ A file is written to a temporary sibling, synced, and renamed. A folder is swapp
 one before it as `<name>.previous`; between the two renames only `.previous` is there, so readers look at both.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from uuid import uuid4
 
 PREVIOUS = ".previous"
 _CHUNK = 1 << 20  # bytes read at a time while hashing
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -48,6 +50,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
         yield temporary
         sync_tree(temporary)
         _swap_in(temporary, folder)
+    except OSError as error:
+        if error.errno in _FULL and error.filename is None:
+            error.filename = str(folder)  # a write to an open file does not say where
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
