@@ -9,7 +9,7 @@ from picochat_contract.configs import BaseConfig
 from picochat_contract.spec import validated
 from torch import Tensor
 
-from picochat_trainer.commands.token_folder import build_tokens
+from picochat_trainer.commands.token_folder import tokens_for
 from picochat_trainer.model.gpt import IGNORE_INDEX
 from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tokens import TokenStore
@@ -61,8 +61,14 @@ def inspect(
         },
     )
     with tempfile.TemporaryDirectory(prefix="picochat-") as scratch:
-        store = TokenStore.open(tokens or build_tokens(corpus, corpus_manifest, tokenizer, Path(scratch)))
-        store.refuse_other(tokenizer_sha256=loaded.digest)
+        folder = tokens_for(
+            tokens=tokens,
+            corpus=corpus,
+            corpus_manifest=corpus_manifest,
+            tokenizer=tokenizer,
+            out_dir=Path(scratch),
+        )
+        store = TokenStore.open(folder)
         data = read_pretraining_data(store, config, split_for(store, config))
         print(_facts(data))
         [(tokens_BT, targets_BT)] = data.batches.next_step().micro_batches

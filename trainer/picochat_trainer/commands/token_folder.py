@@ -7,27 +7,57 @@ from picochat_contract import layout
 from picochat_contract.errors import Code, ContractError
 
 from picochat_trainer.data.corpus_store import CorpusStore
+from picochat_trainer.local_run import locked
 from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tokens import TokenStore, build_token_store
+from picochat_trainer.tokens.store import MANIFEST
 
 
-def build_tokens(
-    corpus: Path | None, corpus_manifest: Path | None, tokenizer_path: Path, out_dir: Path
+def tokens_for(
+    *,
+    tokens: Path | None,
+    corpus: Path | None,
+    corpus_manifest: Path | None,
+    tokenizer: Path,
+    out_dir: Path,
 ) -> Path:
-    """Build <out_dir>/tokens from the corpus, unless it holds just these tokens already; return the folder."""
-    if corpus is None:
+    """The folder of the store to use: `tokens` if it is whole, else <out_dir>/tokens, built from the corpus if need be.
+
+    A store named together with a corpus must have been made of it.
+    """
+    loaded = Tokenizer.load(tokenizer)
+    if tokens is None and corpus is None:
         raise ContractError(
             Code.INVALID_VALUE,
             "neither --corpus nor --tokens was given; name a text to train on or a token store to reuse",
             param="--corpus",
         )
-    store = CorpusStore.of(corpus, corpus_manifest)
-    tokenizer = Tokenizer.load(tokenizer_path)
-    folder = out_dir / layout.TOKENS_DIR
-    if _is_current(folder, store, tokenizer):
+    text = None if corpus is None else CorpusStore.of(corpus, corpus_manifest)
+    if tokens is not None:
+        return _checked(tokens, text, loaded)
+    assert text is not None
+    if corpus is not None and corpus_manifest is None:
+        _point_at_manifest(corpus)
+    with locked(out_dir):
+        return _built(text, loaded, out_dir / layout.TOKENS_DIR)
+
+
+def _checked(tokens: Path, corpus: CorpusStore | None, tokenizer: Tokenizer) -> Path:
+    below = tokens / layout.TOKENS_DIR
+    folder = below if (below / MANIFEST).is_file() else tokens
+    store = TokenStore.open(folder)
+    store.refuse_other(
+        corpus_sha256=None if corpus is None else corpus.sha256, tokenizer_sha256=tokenizer.digest
+    )
+    store.check_digests()
+    return folder
+
+
+def _built(corpus: CorpusStore, tokenizer: Tokenizer, folder: Path) -> Path:
+    if _is_current(folder, corpus, tokenizer):
         _say("info", f"reusing the tokens in {folder}")
         return folder
-    built = build_token_store(store, tokenizer, folder, log=_say)
+    built = build_token_store(corpus, tokenizer, folder, log=_say)
     _say(
         "info",
         f"{built.store.num_documents:,} documents, {built.store.num_tokens:,} tokens by {built.encoder} in {folder}",
@@ -38,9 +68,22 @@ def build_tokens(
 def _is_current(folder: Path, corpus: CorpusStore, tokenizer: Tokenizer) -> bool:
     try:
         found = TokenStore.open(folder)
+        if (found.corpus_sha256, found.tokenizer_sha256) != (corpus.sha256, tokenizer.digest):
+            return False
+        found.check_digests()
     except ContractError:
         return False  # none, or not a whole one: it is built anew
-    return (found.corpus_sha256, found.tokenizer_sha256) == (corpus.sha256, tokenizer.digest)
+    return True
+
+
+def _point_at_manifest(corpus: Path) -> None:
+    manifest = corpus.with_name(layout.CORPUS_MANIFEST)
+    if corpus.name == layout.CORPUS and manifest.is_file():
+        _say(
+            "warning",
+            f"{corpus} is read as one document; --corpus-manifest {manifest} would tell where its documents begin, "
+            "so that whole ones can be held out",
+        )
 
 
 def _say(level: str, message: str) -> None:

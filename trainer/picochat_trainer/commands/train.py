@@ -13,7 +13,7 @@ from picochat_contract.spec import validated
 from picochat_contract.stages import StageName
 
 from picochat_trainer.commands.display import exit_code, explain_failure, live_display, print_stages
-from picochat_trainer.commands.token_folder import build_tokens
+from picochat_trainer.commands.token_folder import tokens_for
 from picochat_trainer.local_run import LocalRun
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -121,7 +121,13 @@ def base(
         },
     )
     paths = {
-        layout.TOKENS_DIR: tokens or build_tokens(corpus, corpus_manifest, tokenizer, out_dir),
+        layout.TOKENS_DIR: tokens_for(
+            tokens=tokens,
+            corpus=corpus,
+            corpus_manifest=corpus_manifest,
+            tokenizer=tokenizer,
+            out_dir=out_dir,
+        ),
         layout.BASE_DIR: out_dir,
         **_tokenizer_paths(tokenizer),
     }
