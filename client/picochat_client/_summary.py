@@ -36,14 +36,15 @@ class Reports:
 
     gate: GateOut | None
     preflight: PreflightOut | None
-    """Only of a run that preflight stopped."""
+    """Only of a run that preflight stopped, or that ends with it."""
 
 
 def find_reports(client: Client, run: RunOut) -> Reports:
     is_stopped = run.state is RunState.BLOCKED
+    ends_with_preflight = run.state is RunState.SUCCEEDED and run.stages[-1].name is StageName.PREFLIGHT
     return Reports(
         gate=_unless_missing(client.runs.gate, run) if asks_for_gate(run) and not is_stopped else None,
-        preflight=_unless_missing(client.runs.preflight, run) if is_stopped else None,
+        preflight=_unless_missing(client.runs.preflight, run) if is_stopped or ends_with_preflight else None,
     )
 
 

@@ -279,6 +279,15 @@ def test_wait_and_show_print_what_preflight_blocked_and_its_fix(
     assert answer["preflight"]["report"]["checks"][0]["fix"] == "remove the leaked rows"
 
 
+def test_a_run_that_ends_with_preflight_shows_what_it_found(cli: Cli, server: FakeServer) -> None:
+    run = server.add_run({"scale": "smoke", "until": "preflight"}, script=Script(RunState.SUCCEEDED, None))
+    run.visible = len(run.events)
+    code, out, _ = cli("wait", run.id)
+    assert code == ClientExit.OK
+    assert "preflight warn" in out
+    assert json.loads(cli("wait", run.id, "--json")[1])["preflight"]["report"]["status"] == "warn"
+
+
 def test_preflight_and_honesty_of_a_run(cli: Cli, stopped: FakeRun) -> None:
     code, out, _ = cli("preflight", stopped.id)
     assert (code, "honesty" in out) == (ClientExit.GATE_BLOCKED, True)

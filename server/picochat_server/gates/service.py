@@ -15,6 +15,7 @@ from picochat_contract.gate import Check, CheckStatus, GateReport, Verdict, deci
 from picochat_contract.ids import new_id
 from picochat_contract.policies import POLICIES
 from picochat_contract.stages import StageName
+from picochat_contract.states import RunState
 from sqlalchemy.orm import Session, sessionmaker
 
 from picochat_server.artifacts.service import artifact_at, artifacts_of_run
@@ -82,15 +83,17 @@ def latest(session: Session, run_id: str) -> GateReportRow | None:
 
 def gate_out(session: Session, project_id: str, run_id: str) -> GateOut:
     """The newest report as it was decided and signed; 404 `gate_not_ready` before."""
-    if runs.run_of_project(session, project_id, run_id) is None:
+    run = runs.run_of_project(session, project_id, run_id)
+    if run is None:
         raise not_found("run", run_id[:80])
     row = repository.latest(session, run_id)
     if row is None:
-        raise ApiProblem(
-            404,
-            Code.GATE_NOT_READY,
-            f"run {run_id} has no verdict yet: its gate stage has not finished, or the run has none",
+        why = (
+            f"preflight blocked it before its gate; GET /api/v1/runs/{run_id}/preflight says what would fix that"
+            if run.state == RunState.BLOCKED
+            else "its gate stage has not finished, or the run has none"
         )
+        raise ApiProblem(404, Code.GATE_NOT_READY, f"run {run_id} has no gate report: {why}")
     return GateOut(
         id=row.id,
         run=row.run_id,

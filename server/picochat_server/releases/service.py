@@ -6,6 +6,7 @@ from picochat_contract.api import Page, ReleaseIn, ReleaseOut
 from picochat_contract.errors import Code
 from picochat_contract.gate import GateReport, Verdict
 from picochat_contract.ids import new_id
+from picochat_contract.states import RunState
 from sqlalchemy.orm import Session
 
 from picochat_server.artifacts.store import LocalStore
@@ -81,6 +82,10 @@ def release_out(row: Release, verdict: str) -> ReleaseOut:
 def _approved(session: Session, store: LocalStore, settings: Settings, run: Run) -> GateReportRow:
     """The run's verdict if it is approved and still applies; 409 `gate_not_passed` otherwise."""
     row = gate_rows.latest(session, run.id)
+    if row is None and run.state == RunState.BLOCKED:
+        raise _refused(
+            f"preflight blocked run {run.id}: GET /api/v1/runs/{run.id}/preflight says what would fix it"
+        )
     if row is None:
         raise _refused(f"run {run.id} has no verdict yet; wait until its gate stage has finished")
     if row.verdict != Verdict.APPROVED:

@@ -78,6 +78,17 @@ def test_a_leaky_eval_blocks_the_run_with_the_findings_and_the_fix(
         assert (last.data["kind"], last.data["to"]) == ("run", "blocked")
 
 
+def test_who_asks_for_the_gate_or_a_release_of_a_blocked_run_is_told(
+    client: TestClient, worker: TestClient
+) -> None:
+    run, hand = at_preflight(client, worker)
+    say(hand, leaky(hand))
+    found = problem(client.get(f"/api/v1/runs/{run}/gate"), 404, "gate_not_ready")
+    assert f"/api/v1/runs/{run}/preflight" in found["detail"]
+    asked = client.post("/api/v1/releases", json={"name": "mine", "run": run})
+    assert "preflight blocked" in problem(asked, 409, "gate_not_passed")["detail"]
+
+
 def test_what_the_stage_says_of_itself_does_not_count(client: TestClient, worker: TestClient) -> None:
     run, hand = at_preflight(client, worker)
     say(hand, leaky(hand), status="ready", checks=[])
