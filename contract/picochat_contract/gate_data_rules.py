@@ -18,6 +18,9 @@ from picochat_contract.policies import GatePolicy
 
 REQUIRED_PAIRS: Final = ("corpus_vs_eval", "sft_vs_eval")
 """Without these two a matrix says nothing about the score."""
+TRAINED: Final = ("corpus", "sft", "preferences")
+JUDGED: Final = ("eval", "external")
+"""Items of these must not stand in what trains; what they share with each other gives nothing away."""
 _LESS_OFTEN: Final = "train fewer epochs, or on more and less repeated text"
 
 
@@ -184,7 +187,8 @@ def _matrix(policy: GatePolicy, name: str, e: Compared) -> Iterator[Check]:
                 name,
             )
     for pair in e.contamination_matrix.pairs:
-        if pair.pair in REQUIRED_PAIRS or pair.pair.endswith("_vs_external"):
+        reference, _, target = pair.pair.partition("_vs_")
+        if reference in TRAINED and target in JUDGED:
             yield _pair(policy, name, pair)
 
 

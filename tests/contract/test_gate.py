@@ -30,8 +30,11 @@ def score(passed: int, total: int) -> dict[str, Any]:
     return {"num_examples": total, "num_passed": passed, "pass_rate": rate, "low": low, "high": high}
 
 
+JUDGED_PAIRS = ("corpus_vs_eval", "sft_vs_eval", "preferences_vs_eval", "corpus_vs_external")
+
+
 def matrix(num_contaminated: int = 0) -> dict[str, Any]:
-    pairs = ("corpus_vs_eval", "sft_vs_eval", "corpus_vs_external", "corpus_vs_sft")
+    pairs = (*JUDGED_PAIRS, "corpus_vs_sft", "eval_vs_external", "sft_vs_generated")
     risk = "high" if num_contaminated else "clean"
     return {
         "pairs": [
@@ -201,7 +204,7 @@ TRIPS: dict[str, tuple[str, Callable[[Reports], None], CheckStatus]] = {
     **{
         f"{name}_contamination_{pair}": ("first_release", contaminate(name, index, 11), CheckStatus.BLOCK)
         for name in ("honesty", "audit")
-        for index, pair in enumerate(("corpus_vs_eval", "sft_vs_eval", "corpus_vs_external"))
+        for index, pair in enumerate(JUDGED_PAIRS)
     },
     "eval_clean_subset": ("first_release", put("eval", "clean", value=score(440, 490)), CheckStatus.BLOCK),
     "memorization_extractable": (
@@ -369,6 +372,13 @@ def test_a_pair_that_was_not_checked_blocks_whatever_the_profile() -> None:
     report = decide_on(reports, "research")
     assert [check.id for check in report.blocking] == ["honesty_contamination_corpus_vs_eval"]
     assert "too large" in report.blocking[0].message
+
+
+@pytest.mark.parametrize("pair", [4, 5, 6])
+def test_what_does_not_give_an_item_away_to_training_is_not_judged(pair: int) -> None:
+    reports = good_reports()
+    contaminate("honesty", pair, 500)(reports)
+    assert decide_on(reports, "first_release").verdict is Verdict.APPROVED
 
 
 def test_contamination_only_warns_in_research() -> None:
