@@ -149,6 +149,30 @@ def test_a_pack_without_chat_rows_has_no_preferences(pack: Path, capsys: pytest.
     assert "names no chat rows" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["sft-starter", "eval-starter"])
+@pytest.mark.parametrize("out", ["text.md", "text.jsonl"])
+def test_a_starter_never_writes_over_what_it_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, out: str
+) -> None:
+    text = tmp_path / "text.md"  # where the report of text.jsonl goes
+    text.write_text("\n\n".join(body for _, body in documents(4)))
+    before = text.read_text()
+    pack = tmp_path / "pack.json"
+    pack.write_text(json.dumps({"corpus": "text.md"}))
+    for source in (["--input", str(text)], ["--pack", str(pack)]):
+        assert main(["data", command, *source, "--out", str(tmp_path / out), "--force"]) == 64
+        assert "would be written over the source" in capsys.readouterr().err
+    assert text.read_text() == before
+
+
+def test_preferences_are_never_written_over_their_chat_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat = str(chat_file(tmp_path))
+    assert main(["data", "preference-starter", "--input", chat, "--out", chat, "--force"]) == 64
+    assert "would be written over the source" in capsys.readouterr().err
+
+
 def test_texts_without_sentences_make_no_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(9):
         (tmp_path / f"table{number}.txt").write_text(f"{number} | 1 | 2\n" * 50)

@@ -44,7 +44,7 @@ def sft_starter(
     promote: Promote = False,
 ) -> None:
     """Write SFT rows about a corpus: what its documents say, and what they do not."""
-    _check_output(out, pack, force, promote)
+    _check_output(out, _read(input, pack), pack, force, promote)
     texts = texts_of_side(_documents(input, pack), Side.SFT)
     rows = sft_rows(texts, max_items=max_items, seed=seed)
     _write("chat", "SFT starter", rows, out, pack if promote else None, _provenance(texts, input, pack, seed))
@@ -61,7 +61,7 @@ def eval_starter(
     promote: Promote = False,
 ) -> None:
     """Write eval items about documents of a corpus that the SFT starter leaves alone."""
-    _check_output(out, pack, force, promote)
+    _check_output(out, _read(input, pack), pack, force, promote)
     texts = texts_of_side(_documents(input, pack), Side.EVAL)
     items = eval_items(texts, max_items=max_items, seed=seed)
     _write(
@@ -82,8 +82,8 @@ def write_preferences(
     promote: Promote = False,
 ) -> None:
     """Write preference pairs whose rejected answers are wrong in content, not in form."""
-    _check_output(out, pack, force, promote)
     source = _chat_file(input, pack)
+    _check_output(out, [source], pack, force, promote)
     made = preference_starter(read_chat(source), max_items=max_items, seed=seed)
     leads = ", ".join(f"{form} {lead:+.2f}" for form, lead in made.leads.items())
     facts = {
@@ -128,12 +128,24 @@ def _chat_file(input: Path | None, pack: Path | None) -> Path:
     return chat
 
 
-def _check_output(out: Path, pack: Path | None, force: bool, promote: bool) -> None:
+def _read(input: Path | None, pack: Path | None) -> list[Path]:
+    """What the documents come from."""
+    if input is not None or pack is None:
+        return [input] if input else []
+    return [Path(source["path"]) for source in corpus_settings(pack)]
+
+
+def _check_output(out: Path, read: Sequence[Path], pack: Path | None, force: bool, promote: bool) -> None:
     if promote and pack is None:
         raise ContractError(
             Code.INVALID_VALUE, "--promote needs --pack, the pack to name the rows in", param="--promote"
         )
+    sources = {path.resolve() for path in (*read, *([pack] if pack else []))}
     for path in (out, out.with_suffix(".md")):
+        if path.resolve() in sources:
+            raise ContractError(
+                Code.EXISTS, f"{path} would be written over the source; choose another --out", param="--out"
+            )
         if path.exists() and not force:
             raise ContractError(
                 Code.EXISTS,
@@ -154,7 +166,8 @@ def _write(
     if not rows:
         raise ContractError(
             Code.CORPUS_TOO_SMALL,
-            f"no row could be made: expected texts with sentences of 8 words or more ({facts})",
+            "no row could be made: expected texts with sentences of 8 words or more, words with spaces between them "
+            f"({', '.join(f'{name} {value}' for name, value in facts.items())})",
             param="--input",
         )
     write_text(out, to_jsonl(rows))
