@@ -5,14 +5,14 @@ __version__ = "0.1.0"
 # Raise a stage's number when the same config and inputs would now give other outputs.
 STAGE_CODE: dict[str, int] = {
     "dataset": 3,
-    "honesty": 1,
-    "preflight": 1,
+    "honesty": 2,
+    "preflight": 2,
     "tokenizer": 2,
     "base": 2,
     "sft": 2,
     "fit": 1,
     "eval": 2,
     "audit": 1,
-    "gate": 2,
+    "gate": 3,
     "report": 2,
 }
