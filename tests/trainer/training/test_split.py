@@ -83,6 +83,19 @@ def test_one_huge_document_does_not_become_the_validation_text() -> None:
     assert all(0 not in hold_out(documents, 0.1, seed) for seed in range(10))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_few_large_documents_give_one_of_them_rather_than_a_scrap(seed: int) -> None:
+    books = [chr(65 + i) * 10_000 for i in range(10)]
+    held_out = hold_out([*books, "a scrap of text"], 0.05, seed)
+    assert 0.09 < sum(len(([*books, "a scrap of text"])[i]) for i in held_out) / 100_015 < 0.11
+    scraps = [f"scrap {i}" for i in range(5)]
+    assert {10, 11, 12, 13, 14} & set(hold_out([*books, *scraps], 0.05, seed))  # those came first
+
+
+def test_never_is_more_than_half_held_out_for_the_sake_of_a_longer_validation_text() -> None:
+    assert hold_out(["x" * 10_000, "scrap of text"], 0.1, seed=1) == [1]
+
+
 def test_two_documents_leave_one_on_each_side() -> None:
     assert len(hold_out(["a" * 100, "b" * 100], 0.1, seed=1)) == 1
     assert len(hold_out(["a" * 100, "b" * 100], 0.9, seed=1)) == 1

@@ -116,7 +116,9 @@ def hold_out_documents(
     text_sizes = np.bincount(text_of, weights=sizes, minlength=len(texts)).astype(np.int64)
     key = np.random.default_rng([seed, len("holdout")]).integers(0, 1 << 63, dtype=np.uint64)
     order = np.argsort(mix(texts ^ key), kind="stable")
-    chosen = _up_to(order[:-1], text_sizes, val_fraction * float(np.sum(sizes)))  # the last one always trains
+    target = val_fraction * float(np.sum(sizes))
+    chosen = _up_to(order[:-1], text_sizes, target)  # the last one always trains
+    chosen = _with_larger(chosen, order, text_sizes, target)
     if not len(chosen):
         chosen = np.array([text_sizes.argmin()])
     held_out = np.zeros(len(texts), dtype=np.bool_)
@@ -136,6 +138,23 @@ def _up_to(order: NDArray[np.int64], sizes: NDArray[np.int64], target: float) ->
         chosen.append(rest[:count])
         taken, rest = int(total[count - 1]), rest[count:]
     return np.concatenate(chosen) if chosen else np.empty(0, dtype=np.int64)
+
+
+def _with_larger(
+    chosen: NDArray[np.int64], order: NDArray[np.int64], sizes: NDArray[np.int64], target: float
+) -> NDArray[np.int64]:
+    """Take the smallest text that was passed over, too, where that comes nearer to `target` and leaves half to train.
+
+    Else a few large documents beside a scrap would be validated on the scrap.
+    """
+    passed = order[~np.isin(order, chosen)]
+    if not len(passed):
+        return chosen
+    smallest = passed[sizes[passed].argmin()]
+    taken = int(sizes[chosen].sum())
+    total = taken + int(sizes[smallest])
+    nearer = total * taken < target * target and total > taken  # as a ratio, whichever way it is off
+    return np.append(chosen, smallest) if nearer and 2 * total <= int(sizes.sum()) else chosen
 
 
 def _with_extra(
