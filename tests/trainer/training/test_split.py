@@ -88,6 +88,8 @@ def test_few_large_documents_give_one_of_them_rather_than_a_scrap(seed: int) -> 
     books = [chr(65 + i) * 10_000 for i in range(10)]
     held_out = hold_out([*books, "a scrap of text"], 0.05, seed)
     assert 0.09 < sum(len(([*books, "a scrap of text"])[i]) for i in held_out) / 100_015 < 0.11
+    two = hold_out([books[0], books[1][:5_000], "a scrap of text"], 0.1, seed)
+    assert 1 in two and 0 not in two
     scraps = [f"scrap {i}" for i in range(5)]
     assert {10, 11, 12, 13, 14} & set(hold_out([*books, *scraps], 0.05, seed))  # those came first
 

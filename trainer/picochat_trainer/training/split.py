@@ -143,18 +143,20 @@ def _up_to(order: NDArray[np.int64], sizes: NDArray[np.int64], target: float) ->
 def _with_larger(
     chosen: NDArray[np.int64], order: NDArray[np.int64], sizes: NDArray[np.int64], target: float
 ) -> NDArray[np.int64]:
-    """Take the smallest text that was passed over, too, where that comes nearer to `target` and leaves half to train.
+    """Take one of the texts that were passed over, too, where that comes nearer to `target` and leaves half to train.
 
     Else a few large documents beside a scrap would be validated on the scrap.
     """
     passed = order[~np.isin(order, chosen)]
+    taken = int(sizes[chosen].sum())
+    totals = taken + sizes[passed]
+    fits = (totals > taken) & (2 * totals <= int(sizes.sum()))
+    passed, totals = passed[fits], totals[fits]
     if not len(passed):
         return chosen
-    smallest = passed[sizes[passed].argmin()]
-    taken = int(sizes[chosen].sum())
-    total = taken + int(sizes[smallest])
-    nearer = total * taken < target * target and total > taken  # as a ratio, whichever way it is off
-    return np.append(chosen, smallest) if nearer and 2 * total <= int(sizes.sum()) else chosen
+    best = np.abs(np.log(totals / target)).argmin()
+    nearer = totals[best] * taken < target * target  # as a ratio, whichever way it is off
+    return np.append(chosen, passed[best]) if nearer else chosen
 
 
 def _with_extra(
