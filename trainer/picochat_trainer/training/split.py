@@ -147,10 +147,12 @@ def _with_larger(
 
     Else a few large documents beside a scrap would be validated on the scrap.
     """
+    taken = float(sizes[chosen].sum())
+    if taken >= target:
+        return chosen
     passed = order[~np.isin(order, chosen)]
-    taken = int(sizes[chosen].sum())
     totals = taken + sizes[passed]
-    fits = (totals > taken) & (2 * totals <= int(sizes.sum()))
+    fits = (totals > taken) & (2 * totals <= sizes.sum())
     passed, totals = passed[fits], totals[fits]
     if not len(passed):
         return chosen
