@@ -1,21 +1,25 @@
 """An app with a database of its own (SQLite: the pages' SQL runs on both databases in tests/server) and browsers."""
 
+import html
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from picochat_contract import layout
 from picochat_server import bootstrap
 from picochat_server.app import create_app, dispose
 from picochat_server.auth.service import ensure_project
 from picochat_server.db import transaction
 from picochat_server.settings import Settings
-from support.visitors import Key, browser, log_in, new_key
+from support import seeded_runs as seed
+from support.finished_run import FinishedRun
+from support.visitors import Key, browser, log_in, new_key, text_of
 
 START_SECONDS = 20
 
@@ -54,6 +58,35 @@ def anonymous(app: FastAPI) -> TestClient:
 @pytest.fixture
 def logged_in(app: FastAPI, key: Key) -> TestClient:
     return log_in(app, key)
+
+
+@pytest.fixture
+def make(app: FastAPI, project_id: str) -> Callable[..., FinishedRun]:
+    """A finished run with weak results, some of its files changed."""
+
+    def finish(**changed: bytes | None) -> FinishedRun:
+        files = seed.blocked_files()
+        for name, content in changed.items():
+            path = getattr(layout, name)
+            if content is None:
+                del files[path]
+            else:
+                files[path] = content
+        return seed.finished(app, project_id, "demo", files)
+
+    return finish
+
+
+@pytest.fixture
+def show(logged_in: TestClient) -> Callable[[str], str]:
+    """What a reader sees of a page that must be there."""
+
+    def read(path: str) -> str:
+        answer = logged_in.get(path)
+        assert answer.status_code == 200, answer.text
+        return html.unescape(text_of(answer.text))
+
+    return read
 
 
 @pytest.fixture

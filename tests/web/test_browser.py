@@ -12,17 +12,21 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from picochat_contract import layout
 from picochat_server.db import transaction
 from picochat_server.models import Run
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from support import seeded_datasets
+from support import hostile_reports, seeded_datasets
 from support import seeded_runs as seed
 from support.visitors import Key
 
 pytestmark = pytest.mark.browser
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS = {"desktop": 1280, "phone": 390}
-
+ATTACK = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
+OPEN_DETAILS = """() => {
+  for (const one of document.querySelectorAll("main details:not(.ask)")) one.open = true;
+}"""
 
 # Text whose contrast with its background is under 4.5 (WCAG AA). Backgrounds here are opaque, so the nearest counts.
 LOW_CONTRAST = """() => {
@@ -139,6 +143,13 @@ def runs(app: FastAPI, project_id: str) -> dict[str, str]:
 @pytest.fixture
 def pages(app: FastAPI, project_id: str, key: Key, runs: dict[str, str]) -> dict[str, str]:
     """Paths of all pages, by name."""
+    text = ATTACK + "\u202e" + "long" * 500
+    reports = {
+        layout.HONESTY: hostile_reports.honesty(text),
+        layout.CORPUS_MANIFEST: hostile_reports.manifest(text),
+        layout.MEMORIZATION_REPORT: hostile_reports.memorization(text),
+    }
+    hostile = seed.finished(app, project_id, "hostile", seed.blocked_files() | reports).run_id
     pushed = seeded_datasets.pushed(
         app,
         project_id,
@@ -158,6 +169,9 @@ def pages(app: FastAPI, project_id: str, key: Key, runs: dict[str, str]) -> dict
         "memorization": f"/runs/{runs['blocked']}/honesty?part=memorization",
         "no-preflight": f"/runs/{runs['queued']}/preflight",
         "no-honesty": f"/runs/{runs['queued']}/honesty",
+        "hostile": f"/runs/{hostile}",
+        "hostile-honesty": f"/runs/{hostile}/honesty",
+        "hostile-memorization": f"/runs/{hostile}/honesty?part=memorization",
         "datasets": "/datasets",
         "dataset": f"/datasets/{pushed.id}",
     }
@@ -174,23 +188,34 @@ def test_pages_fit_and_raise_no_complaint(
     one.log_in(key.secret)
     for name, path in pages.items():
         one.open(path)
-        one.page.evaluate(
-            "document.querySelectorAll('main details:not(.ask)').forEach((one) => { one.open = true; })"
-        )
+        one.page.evaluate(OPEN_DETAILS)
         one.shoot(f"{name}-{device}-{scheme}")
         assert one.overflow() == 0, f"{name} is {one.overflow()} px wider than {device}"
+        assert "owned" not in one.page.title()
     assert one.complaints == []
     one.page.context.close()
 
 
 def test_text_has_enough_contrast(
-    chromium: Browser, site: str, shots: Path, runs: dict[str, str], key: Key
+    chromium: Browser, site: str, shots: Path, pages: dict[str, str], key: Key
 ) -> None:
+    names = (
+        "runs",
+        "blocked",
+        "running",
+        "stopped",
+        "preflight",
+        "honesty",
+        "memorization",
+        "datasets",
+        "dataset",
+    )
     for scheme in ("dark", "light"):
         one = visit(chromium, site, shots, 1280, scheme=scheme)
         one.log_in(key.secret)
-        for path in ("/", f"/runs/{runs['blocked']}", f"/runs/{runs['running']}"):
-            one.open(path)
+        for name in names:
+            one.open(pages[name])
+            one.page.evaluate(OPEN_DETAILS)
             assert one.page.evaluate(LOW_CONTRAST) == []
         one.page.context.close()
 
@@ -208,6 +233,41 @@ def test_without_javascript_everything_can_be_read_and_done(
     expect(one.page.locator("#summary")).to_contain_text("cancelling")
     one.page.get_by_role("button", name="Log out").click()
     expect(one.page.get_by_label("API key")).to_be_visible()
+    one.page.context.close()
+
+
+def test_without_javascript_a_leak_can_be_followed_from_the_list_to_its_findings(
+    chromium: Browser, site: str, shots: Path, runs: dict[str, str], key: Key
+) -> None:
+    one = visit(chromium, site, shots, 390, scripts=False)
+    one.log_in(key.secret)
+    one.page.get_by_role("link", name="leaky").click()
+    one.page.get_by_role("link", name="honesty", exact=True).first.click()
+    expect(one.page.locator("#check-honesty")).to_be_in_viewport()
+    one.page.get_by_text("53 checks pass").click()
+    expect(one.page.locator("#check-disk_space")).to_be_visible()
+    one.page.get_by_role("navigation", name="Parts of the run").get_by_role("link", name="Honesty").click()
+    expect(one.page.locator("#findings")).to_contain_text("What is the capital of Freedonia?")
+    one.open(f"/runs/{runs['blocked']}/honesty")
+    one.page.get_by_role("link", name="Later findings").click()
+    expect(one.page.locator("#findings")).to_contain_text("26 to 50 of 60 listed")
+    one.page.context.close()
+
+
+def test_every_link_and_box_of_a_report_is_reached_by_keyboard(
+    chromium: Browser, site: str, shots: Path, pages: dict[str, str], key: Key
+) -> None:
+    one = visit(chromium, site, shots, 390)
+    one.log_in(key.secret)
+    one.open(pages["preflight"])
+    unreachable = one.page.evaluate(
+        """() => [...document.querySelectorAll("main *")].filter((one) => one.scrollWidth > one.clientWidth + 1
+          && ["auto", "scroll"].includes(getComputedStyle(one).overflowX) && one.tabIndex < 0)
+          .map((one) => one.outerHTML.slice(0, 80))"""
+    )
+    assert unreachable == []
+    one.page.keyboard.press("Tab")
+    assert one.page.evaluate("document.activeElement.textContent") == "Skip to content"
     one.page.context.close()
 
 
@@ -254,16 +314,15 @@ def test_a_live_page_says_when_the_run_is_finished_and_stops_asking(
 def test_a_hostile_text_runs_nothing(
     chromium: Browser, site: str, shots: Path, runs: dict[str, str], key: Key, app: FastAPI
 ) -> None:
-    attack = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
     with transaction(app.state.sessions) as session:
-        session.get_one(Run, runs["running"]).name = attack
-    seed.log_event(app, runs["running"], attack)
+        session.get_one(Run, runs["running"]).name = ATTACK
+    seed.log_event(app, runs["running"], ATTACK)
     one = visit(chromium, site, shots, 1280)
     one.log_in(key.secret)
     one.open(f"/runs/{runs['running']}")
-    expect(one.page.get_by_role("heading", level=1)).to_have_text(attack)
-    seed.log_event(app, runs["running"], attack)  # also by way of the script that swaps parts
+    expect(one.page.get_by_role("heading", level=1)).to_have_text(ATTACK)
+    seed.log_event(app, runs["running"], ATTACK)  # also by way of the script that swaps parts
     expect(one.page.locator("#log-lines")).to_contain_text(re.compile("onerror.*onerror", re.DOTALL))
-    assert one.page.title() == f"{attack} - picochat"
+    assert one.page.title() == f"{ATTACK} - picochat"
     assert one.complaints == []
     one.page.context.close()

@@ -34,7 +34,10 @@ def run_dir(tmp_path: Path) -> Path:
         (tmp_path / "texts" / Path(path).name).write_text(text)
     near = texts["notes/note3.txt"].replace("ribbons", "flowers")
     (tmp_path / "texts" / "near.txt").write_text(near)
-    item = {"user": "Where does the merchant keep all of the old maps of the coast?", "required_phrases": ["in the harbour"]}
+    item = {
+        "user": "Where does the merchant keep all of the old maps of the coast?",
+        "must_include": ["in the harbour"],
+    }
     (tmp_path / "eval.jsonl").write_text(json.dumps(item))
     (tmp_path / "texts" / "leak.txt").write_text(f"Asked and answered: {item['user']} Nobody knows.")
     sources = [{"type": "file", "path": str(tmp_path / "texts"), "license": "CC0-1.0"}]

@@ -76,12 +76,10 @@ class Pair(Shown):
     reference: str = ""
     target: str = ""
     num_targets: int
-    num_places: int | None = None
     num_not_searchable: int = 0
     risk: Risk
     reason: str | None = None
     num_contaminated: int
-    max_coverage: float | None = None
     longest_match: float | None = None
     measures: dict[str, dict[str, int]] = {}
     """Items that a measure marks, on the prompt alone and on prompt plus answer."""
@@ -122,7 +120,6 @@ class HonestyReport(Compared):
 
     num_sft: int | None = None
     num_preferences: int | None = None
-    num_external: int | None = None
     num_documents: int | None = None
     exact_prompt_leaks: int
     preference_prompt_leaks: int
@@ -140,7 +137,6 @@ class AuditReport(Compared):
     trained_prompt_hits: int
     copied: Score
     copied_words: int | None = None
-    num_generated: int | None = None
 
 
 class Subset(Shown):
@@ -182,6 +178,9 @@ class ComparedFile:
 
     path: str
     sha256: str
+    num: int | None
+    """None where the report does not say."""
+    unit: str
     is_runs: bool
 
 
@@ -246,15 +245,25 @@ def is_about(report: Compared, scores: EvalScores) -> bool:
 
 
 def compared_files(report: Compared, files: Files) -> tuple[ComparedFile, ...]:
-    named = {
-        layout.CORPUS_MANIFEST: report.corpus_sha256,
-        layout.CHAT: report.chat_sha256,
-        layout.EVAL: report.eval_sha256,
-        layout.PREFERENCES: report.preferences_sha256,
-        **{f"{layout.EXTERNAL_DIR}/{name}.jsonl": sha256 for name, sha256 in report.external_sha256.items()},
-    }
+    documents = report.num_documents if isinstance(report, HonestyReport) else None
+    rows = report.num_sft if isinstance(report, HonestyReport) else None
+    preferences = report.num_preferences if isinstance(report, HonestyReport) else None
+    named: list[tuple[str, str | None, int | None, str]] = [
+        (layout.CORPUS_MANIFEST, report.corpus_sha256, documents, "documents"),
+        (layout.CHAT, report.chat_sha256, rows, "SFT rows"),
+        (layout.EVAL, report.eval_sha256, report.num_eval, "eval items"),
+        (layout.PREFERENCES, report.preferences_sha256, preferences, "preferences"),
+    ]
+    for name, digest in report.external_sha256.items():
+        named.append((f"{layout.EXTERNAL_DIR}/{name}.jsonl", digest, None, ""))
     return tuple(
-        ComparedFile(path=path, sha256=sha256, is_runs=path in files and files[path].sha256 == sha256)
-        for path, sha256 in named.items()
+        ComparedFile(
+            path=path,
+            sha256=sha256,
+            num=num,
+            unit=unit,
+            is_runs=path in files and files[path].sha256 == sha256,
+        )
+        for path, sha256, num, unit in named
         if sha256 is not None
     )
