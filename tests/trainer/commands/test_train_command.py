@@ -6,8 +6,12 @@ from pydoc_data.topics import topics
 
 import pytest
 from picochat_client.program import main
+from picochat_contract.configs import BaseConfig
 from picochat_contract.data_configs import TokenizerConfig
+from picochat_contract.errors import Code, ContractError
 from picochat_contract.exit_codes import ClientExit
+from picochat_trainer.commands import train
+from picochat_trainer.local_run import LocalRun, LocalStage
 from picochat_trainer.tokenizer.training import save_tokenizer, train_tokenizer
 from support.corpora import write_corpus
 
@@ -85,6 +89,28 @@ def test_tokens_are_built_once_and_can_be_given(files: Path, capsys: pytest.Capt
         main(["train", "base", *arguments, "--out-dir", str(files / "other"), *MODEL, *TINY]) == ClientExit.OK
     )
     assert not (files / "other/tokens").exists()
+
+
+def test_every_option_reaches_the_config(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[BaseConfig] = []
+
+    class Recorded(LocalRun):
+        def run(self) -> list[LocalStage]:
+            [config] = self.stages.values()
+            assert isinstance(config, BaseConfig)
+            started.append(config)
+            raise ContractError(Code.INTERNAL, "seen")
+
+    monkeypatch.setattr(train, "LocalRun", Recorded)
+    options = ["--optimizer", "muon", "--attn-backend", "math", "--loss-spike-rollback", "--auto-lr-scaling"]
+    assert train_base(files, *options, "--dataset-mode", "packed", "--canary-count", "0") == ClientExit.USAGE
+    assert train_base(files, "--no-loss-spike-rollback") == ClientExit.USAGE
+    first, second = started
+    assert (first.optimizer, first.attn_backend, first.dataset_mode) == ("muon", "math", "packed")
+    assert (first.loss_spike_rollback, first.auto_lr_scaling, first.canary_count) == (True, True, 0)
+    assert (second.optimizer, second.loss_spike_rollback, second.auto_lr_scaling) == ("adamw", False, False)
 
 
 def test_without_corpus_and_tokens_it_says_what_is_missing(

@@ -25,6 +25,9 @@ MaxMinutes = Annotated[float | None, typer.Option(help="Stop after this many min
 BatchSize = Annotated[int | None, typer.Option(help="Rows per process and forward pass.")]
 GradAccumSteps = Annotated[int | None, typer.Option(help="Forward passes per optimizer step.")]
 LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
+AutoLrScaling = Annotated[
+    bool | None, typer.Option(help="Multiply the learning rate by sqrt(rows per step / 8).")
+]
 LrWarmupSteps = Annotated[int | None, typer.Option(help="Steps of linear warm-up.")]
 LrDecay = Annotated[Literal["none", "linear", "cosine"] | None, typer.Option(help="none, linear or cosine.")]
 MinLrRatio = Annotated[float | None, typer.Option(help="Last learning rate as a part of the peak.")]
@@ -79,6 +82,17 @@ def base(
     parallel_residual: Annotated[bool | None, typer.Option()] = None,
     scaled_residual_init: Annotated[bool | None, typer.Option()] = None,
     canary_count: Annotated[int | None, typer.Option(help="Secrets planted to measure memorization.")] = None,
+    optimizer: Annotated[
+        Literal["adamw", "muon"] | None,
+        typer.Option(help="muon takes the matrices of the blocks, AdamW the rest."),
+    ] = None,
+    attn_backend: Annotated[
+        Literal["auto", "flash", "efficient", "math", "cudnn"] | None,
+        typer.Option(help="Kernel of attention; auto takes the fastest."),
+    ] = None,
+    loss_spike_rollback: Annotated[
+        bool | None, typer.Option(help="Go back to the last good weights where the loss jumps; one process.")
+    ] = None,
     sample_prompt: Annotated[str | None, typer.Option()] = None,
     sample_tokens: SampleTokens = None,
     max_steps: MaxSteps = None,
@@ -86,6 +100,7 @@ def base(
     batch_size: BatchSize = None,
     grad_accum_steps: GradAccumSteps = None,
     learning_rate: LearningRate = None,
+    auto_lr_scaling: AutoLrScaling = None,
     lr_warmup_steps: LrWarmupSteps = None,
     lr_decay: LrDecay = None,
     min_lr_ratio: MinLrRatio = None,
@@ -117,7 +132,13 @@ def base(
         {
             "model": _given(model),
             **_given(_optim(options)),
-            **_given(_only(options, "split_mode dataset_mode canary_count sample_prompt sample_tokens")),
+            **_given(
+                _only(
+                    options,
+                    "split_mode dataset_mode canary_count optimizer attn_backend "
+                    "loss_spike_rollback sample_prompt sample_tokens",
+                )
+            ),
         },
     )
     paths = {
@@ -153,6 +174,7 @@ def sft(
     batch_size: BatchSize = None,
     grad_accum_steps: GradAccumSteps = None,
     learning_rate: LearningRate = None,
+    auto_lr_scaling: AutoLrScaling = None,
     lr_warmup_steps: LrWarmupSteps = None,
     lr_decay: LrDecay = None,
     min_lr_ratio: MinLrRatio = None,
@@ -190,7 +212,7 @@ def _optim(options: Mapping[str, Any]) -> dict[str, Any]:
         "warmup_steps": options["lr_warmup_steps"],
         **_only(
             options,
-            "max_steps max_minutes grad_accum_steps learning_rate lr_decay min_lr_ratio weight_decay grad_clip "
+            "max_steps max_minutes grad_accum_steps learning_rate auto_lr_scaling lr_decay min_lr_ratio weight_decay grad_clip "
             "val_fraction eval_every checkpoint_every log_every early_stop_patience early_stop_min_delta "
             "precision compile seed",
         ),
