@@ -1,7 +1,8 @@
 """Presets for H100 and H200 machines: packed rows, parallel residual, 20 training tokens per parameter.
 
 Micro-batches hold 16,384 tokens and more, so that the GPU and not the launch of kernels is the limit; accumulation
-makes the step. The learning rates are between a third and a half of Step Law's (arXiv 2503.04715).
+makes the step. The learning rates are between a third and a half of Step Law's (arXiv 2503.04715). Sixteen canaries of
+each repeat count give the medians of their exposure an interval.
 """
 
 from typing import Any, Final
@@ -36,6 +37,7 @@ GPU_SCALES: Final[dict[str, dict[str, Any]]] = {
                 "sequence_len": 512,
             },
             "dataset_mode": "packed",
+            "canary_count": 16,
             "max_steps": 5_000,
             "device_batch_size": 128,
             "learning_rate": 1e-3,
@@ -68,6 +70,7 @@ GPU_SCALES: Final[dict[str, dict[str, Any]]] = {
         "base": {
             "model": _100M,
             "dataset_mode": "packed",
+            "canary_count": 16,
             "max_steps": 33_000,
             "device_batch_size": 64,
             "grad_accum_steps": 2,
@@ -101,6 +104,7 @@ GPU_SCALES: Final[dict[str, dict[str, Any]]] = {
         "base": {
             "model": _100M,
             "dataset_mode": "packed",
+            "canary_count": 16,
             "max_steps": 4_100,
             "device_batch_size": 64,
             "grad_accum_steps": 2,
@@ -140,6 +144,7 @@ GPU_SCALES: Final[dict[str, dict[str, Any]]] = {
                 "sequence_len": 2_048,
             },
             "dataset_mode": "sharded",
+            "canary_count": 16,
             "max_steps": 21_600,
             "device_batch_size": 8,
             "grad_accum_steps": 8,

@@ -164,7 +164,7 @@ LOCAL_SCALES: Final[dict[str, dict[str, Any]]] = {
             "eval_every": 177,
             "checkpoint_every": 354,
             "early_stop_patience": 4,
-            "canary_count": 5,
+            "canary_count": 16,
         },
         "sft": _SFT,
         "eval": {"max_new_tokens": 160},

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from picochat_trainer.tokens.store import Tokens
 from picochat_trainer.training.order import mix
-from picochat_trainer.training.tokens import Spans, SpanTokens
+from picochat_trainer.training.tokens import Spans, TokenSource
 
 MAX_WINDOWS: Final = 1 << 18  # that are kept: 6 MiB
 MAX_COUNTED: Final = 1 << 30  # tokens; of a longer text, evenly spaced blocks are counted
@@ -74,7 +74,7 @@ class WindowHashes:
 
 
 def count_windows(
-    tokens: SpanTokens,
+    tokens: TokenSource,
     spans: Spans,
     hashing: WindowHashes,
     *,
