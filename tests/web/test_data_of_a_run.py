@@ -30,7 +30,7 @@ def test_the_run_page_tells_of_the_corpus(make: Make, show: Show) -> None:
     page = show(f"/runs/{make().run_id}")
     for shown in (
         "Documents 90 Characters 494,792 UTF-8 496.1 kB",
-        "97 documents of 3 files, 1 of them without one in the corpus",
+        "97 documents from 3 source files, 1 of them without one in the corpus",
         "Removed 7",
         "duplicate_lines caution 0.259 0.15 25.9% repeated lines",
         "near_duplicate caution not measured 0.05 nobody looked for them",
