@@ -66,6 +66,16 @@ def contents(out: Path) -> dict[str, bytes]:
     }
 
 
+def test_what_a_weight_draws_out_costs_no_other_source_its_copy(tmp_path: Path) -> None:
+    texts = [prose(seed) for seed in range(20)]
+    light = rows_of(tmp_path / "light.jsonl", texts, weight=0.5)
+    near = rows_of(tmp_path / "near.jsonl", [f"{text} more" for text in texts[:5]], weight=0.1)
+    corpus = built(tmp_path / "out", near, light, rows_of(tmp_path / "whole.jsonl", texts))
+    assert len(list(CorpusStore.at(tmp_path / "out").documents())) == 20
+    assert all(row["duplicate_of"] for row in dropped_in(tmp_path / "out") if row["reason"] != Reason.WEIGHT)
+    assert 3 <= corpus.dropped_counts[Reason.WEIGHT] <= 22
+
+
 def test_documents_are_joined_by_one_blank_line(tmp_path: Path) -> None:
     built(tmp_path / "out", folder_of(tmp_path / "c", a="\n\nfirst\n\n\n", b="  second  \n", c="third"))
     assert (tmp_path / "out/corpus.txt").read_text() == "first\n\n  second\n\nthird\n"

@@ -1,9 +1,9 @@
 """Builds a corpus from source files, in two passes over temporary files and with memory that does not grow with the text.
 
-First pass: read, clean, score and sign batches of documents in worker processes, and drop exact duplicates. Second pass:
-drop near duplicates, draw by weight, write Parquet shards and the list of what was dropped. The result is the same
-for any number of workers. Nothing is left of a build that fails. Memory holds the largest document a few times over, a
-batch per worker and about 100 bytes per document; disk about as much as the text while the build runs.
+First pass: read, clean, score and sign batches of documents in worker processes, draw by weight, drop exact duplicates.
+Second pass: drop near duplicates, write Parquet shards and the list of what was dropped. The result is the same for any
+number of workers. Nothing is left of a build that fails. Memory holds the largest document a few times over, a batch per
+worker and about 100 bytes per document; disk about as much as the text while the build runs.
 """
 
 import hashlib

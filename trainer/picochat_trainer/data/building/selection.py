@@ -1,5 +1,6 @@
-"""Decides, batch by batch and in order, which documents stay: exact duplicates and limits as they come, near duplicates
-and weights at the end. Memory: about 100 bytes a document, in arrays and the exact index."""
+"""Decides, batch by batch and in order, which documents stay: limits, weights and exact duplicates as they come, near
+duplicates at the end. What a weight draws out is nobody's duplicate, so that another source's copy of it stays. Memory:
+about 100 bytes a document, in arrays and the exact index."""
 
 from array import array
 from collections.abc import Mapping, Sequence
@@ -116,17 +117,19 @@ class Selection:
         first_row = len(self._actions)
         fingerprints = iter(batch.fingerprints)
         is_new: list[bool] = []  # of the rows that passed
-        for offset, (source, passed, num_characters, num_lines) in enumerate(
+        for offset, (source, passed, copies, num_characters, num_lines) in enumerate(
             zip(
                 sources,
                 batch.passed.tolist(),
+                batch.copies.tolist(),
                 batch.num_characters.tolist(),
                 batch.num_lines.tolist(),
                 strict=True,
             )
         ):
             num_found = self.num_exact_duplicates
-            action, target = self._decide(source, next(fingerprints) if passed else None, first_row + offset)
+            fingerprint = next(fingerprints) if passed else None
+            action, target = self._decide(source, fingerprint, copies > 0, first_row + offset)
             if passed:
                 is_new.append(action is Action.KEEP)
             if action is Action.KEEP:
@@ -144,7 +147,9 @@ class Selection:
         if self._near is not None and batch.signatures is not None:
             self._near.add(batch.signatures.take(np.array(is_new, np.bool_)))
 
-    def _decide(self, source: int, fingerprint: bytes | None, row: int) -> tuple[Action, int]:
+    def _decide(
+        self, source: int, fingerprint: bytes | None, has_copies: bool, row: int
+    ) -> tuple[Action, int]:
         quota = self._quotas.get(source)
         if quota is not None and quota.is_used_up:
             action = Action.UNREAD if quota.is_listed else Action.LIMIT
@@ -152,6 +157,8 @@ class Selection:
             return action, NO_TARGET
         if fingerprint is None:
             return Action.DROPPED_BEFORE, NO_TARGET
+        if not has_copies:
+            return Action.WEIGHT, NO_TARGET
         self._exact_rows.append(row)
         self.num_compared += 1
         earlier = self._exact.add(fingerprint)
@@ -163,7 +170,7 @@ class Selection:
         return Action.EXACT_DUPLICATE, self._exact_rows[earlier]
 
     def finish(self) -> "Decisions":
-        """Remove near duplicates, draw by weight, and number what is left. Nothing can be added afterwards."""
+        """Remove near duplicates and number what is left. Nothing can be added afterwards."""
         num_rows = len(self._actions)
         del self._exact, self._exact_rows
         # views, not copies: there may be tens of millions of rows
@@ -181,7 +188,6 @@ class Selection:
         dropped = np.flatnonzero(targets != NO_TARGET)
         while len(chained := dropped[targets[targets[dropped]] != NO_TARGET]):
             targets[chained] = targets[targets[chained]]
-        actions[(actions == Action.KEEP) & (copies == 0)] = Action.WEIGHT
         copies[actions != Action.KEEP] = 0
         num_bytes *= copies
         first_document = np.cumsum(copies, dtype=np.int64)
