@@ -5,7 +5,7 @@ no gram is ever missed. Equal hashes of unequal grams are possible and are for t
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,30 +14,39 @@ from picochat_trainer.data.contamination.measures import NGRAM
 from picochat_trainer.data.contamination.tokens import Hashes, Places
 
 SEED: Final = NGRAM // 2
-"""Tokens of the n-grams that edited copies are found by: of 8 tokens with one replaced, 4 in a row are left."""
+"""Tokens of the n-grams that edited copies of short items are found by: of 8 with one replaced, 4 in a row are left."""
+LONG_SEED: Final = 5
+"""The same for items from `LONG_FROM` tokens on, which keep 5 in a row. Far fewer passages share 5 words by chance."""
+LONG_FROM: Final = 2 * NGRAM
 _BITS_PER_GRAM: Final = 16
 _BUCKETS_PER_GRAM: Final = 2
 _MIX: Final = np.uint64(0x9E3779B97F4A7C15)
 _FACTORS: Final = {
     1: np.uint64(0x8A5CD789635D2DFF),
     2: np.uint64(0x121FD2155C472F97),
+    3: np.uint64(0x94D049BB133111EB),
     4: np.uint64(0xFF51AFD7ED558CCD),
 }
 
 
-def gram_hashes(hashes: Hashes) -> tuple[Hashes, Hashes]:
-    """Hashes of all n-grams of `SEED` and of `NGRAM` tokens in a row."""
-    pairs = _paired(hashes, 1)
-    seeds = _paired(pairs, 2)
-    return seeds, _paired(seeds, SEED)
+class Grams(NamedTuple):
+    """Hashes of so many tokens in a row, for every token at which there are as many."""
+
+    seeds: Hashes
+    long_seeds: Hashes
+    ngrams: Hashes
 
 
-def _paired(hashes: Hashes, step: int) -> Hashes:
-    if len(hashes) <= step:
-        return hashes[:0]
-    paired = hashes[:-step] * _FACTORS[step]
-    paired += hashes[step:]
-    return paired
+def gram_hashes(hashes: Hashes) -> Grams:
+    pairs = _joined(hashes, hashes[1:], 1)
+    seeds = _joined(pairs, pairs[2:], 2)
+    return Grams(seeds, _joined(seeds, hashes[SEED:], 3), _joined(seeds, seeds[SEED:], 4))
+
+
+def _joined(left: Hashes, right: Hashes, depth: int) -> Hashes:
+    joined = left[: len(right)] * _FACTORS[depth]
+    joined += right
+    return joined
 
 
 @dataclass(frozen=True, kw_only=True)

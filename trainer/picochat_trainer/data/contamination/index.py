@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from picochat_trainer.data.contamination.grams import SEED, GramTable, gram_hashes
+from picochat_trainer.data.contamination.grams import LONG_FROM, LONG_SEED, SEED, GramTable, gram_hashes
 from picochat_trainer.data.contamination.layout import Counts, Layout, distinct_texts, lay_out
 from picochat_trainer.data.contamination.measures import NEAR_THRESHOLD, NGRAM, Variant
 from picochat_trainer.data.contamination.patterns import Item, Pattern, build_pattern
@@ -29,12 +29,18 @@ class ItemIndex:
         self.layout, ngram_counts, seed_counts = lay_out(self._texts)
         layout = self.layout
         self.max_tokens = int(layout.num_tokens[layout.searched].max(initial=0))
-        seeds, ngrams = gram_hashes(layout.hashes)
-        self.ngrams = _table(
-            layout, ngrams, NGRAM, layout.template_ngrams, _anchors(layout, NGRAM, ngram_counts)
-        )
-        self.seeds = _table(layout, seeds, SEED, layout.template_seeds, _anchors(layout, SEED, seed_counts))
-        self.required_seeds = _required_seeds(layout)
+        grams = gram_hashes(layout.hashes)
+        # Shorter patterns have neither n-grams nor edited copies: only their anchor is looked up.
+        aligned = layout.searched & (layout.num_tokens >= NGRAM)
+        long = aligned & (layout.shortest >= LONG_FROM)
+        ngrams = aligned[layout.of_token] & ~layout.template_ngrams
+        seeds = (aligned & ~long)[layout.of_token] & ~layout.template_seeds
+        long_seeds = long[layout.of_token] & ~layout.template_long_seeds
+        self.ngrams = _table(layout, grams.ngrams, NGRAM, ngrams, _anchors(layout, NGRAM, ngram_counts))
+        self.seeds = _table(layout, grams.seeds, SEED, seeds, _anchors(layout, SEED, seed_counts))
+        self.long_seeds = _table(layout, grams.long_seeds, LONG_SEED, long_seeds, np.zeros(0, np.int64))
+        self.required_seeds = _required(layout, seeds, SEED) + _required(layout, long_seeds, LONG_SEED)
+        """(P): how many seeds of each pattern a passage must hold to be aligned with it."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_patterns": {}}
@@ -68,19 +74,15 @@ class ItemIndex:
 
 
 def _table(
-    layout: Layout, hashes: NDArray[np.uint64], size: int, template: NDArray[np.bool_], anchors: Places
+    layout: Layout, hashes: NDArray[np.uint64], size: int, counted: NDArray[np.bool_], anchors: Places
 ) -> GramTable:
-    of_token = layout.of_token
-    firsts = (np.arange(len(of_token)) - layout.begins[of_token]).astype(np.int32)
-    lengths = layout.num_tokens.astype(np.int32)
-    # Shorter patterns have neither n-grams nor edited copies: only their anchor is looked up.
-    searched = layout.searched & (lengths >= NGRAM)
-    counted = searched[of_token] & (firsts + np.int32(size) <= lengths[of_token]) & ~template
+    firsts = (np.arange(len(layout.of_token)) - layout.begins[layout.of_token]).astype(np.int32)
+    counted &= firsts + np.int32(size) <= layout.num_tokens.astype(np.int32)[layout.of_token]
     whole = np.zeros(len(counted), np.bool_)
     whole[anchors] = True
     chosen = np.flatnonzero(counted | whole)
     return GramTable.build(
-        hashes[chosen], of_token[chosen], firsts[chosen], whole=whole[chosen], counted=counted[chosen]
+        hashes[chosen], layout.of_token[chosen], firsts[chosen], whole=whole[chosen], counted=counted[chosen]
     )
 
 
@@ -98,11 +100,9 @@ def _anchors(layout: Layout, size: int, counts: Counts) -> Places:
     return np.minimum.reduceat(ranked, np.stack([begins, ends], axis=1).ravel())[::2] & 0xFFFFFFFF
 
 
-def _required_seeds(layout: Layout) -> Places:
-    """(P): how many seeds of each pattern a passage must hold to be aligned with it."""
-    by_prompt = layout.has_prompt & (layout.num_prompt >= NGRAM)
-    lengths = np.where(by_prompt, layout.num_prompt, layout.num_tokens)
-    before = np.append(0, np.cumsum(~layout.template_seeds))
+def _required(layout: Layout, counted: NDArray[np.bool_], size: int) -> Places:
+    """(P): 0 for patterns without such seeds."""
+    before = np.append(0, np.cumsum(counted))
     begins = layout.begins[:-1]
-    usable = before[np.maximum(begins, begins + lengths - SEED + 1)] - before[begins]
-    return np.maximum(1, (usable * NEAR_SEEDS).astype(np.int64))
+    usable = before[np.maximum(begins, begins + layout.shortest - size + 1)] - before[begins]
+    return np.where(usable > 0, np.maximum(1, (usable * NEAR_SEEDS).astype(np.int64)), 0)

@@ -57,6 +57,16 @@ class Layout:
     """(N)"""
 
     @property
+    def template_long_seeds(self) -> NDArray[np.bool_]:
+        """(N): both seeds in it are templates."""
+        return self.template_seeds & np.append(self.template_seeds[1:], True)[: len(self.template_seeds)]
+
+    @property
+    def shortest(self) -> Places:
+        """(P): tokens of the shortest part that is searched for and long enough to have n-grams, or of the whole pattern."""
+        return np.where(self.has_prompt & (self.num_prompt >= NGRAM), self.num_prompt, self.num_tokens)
+
+    @property
     def searched(self) -> NDArray[np.bool_]:
         return self.has_prompt | self.has_both
 
@@ -90,9 +100,9 @@ def lay_out(texts: Sequence[Text]) -> tuple[Layout, Counts, Counts]:
         np.bool_,
     )
     groups, forms = _forms(texts, hashes, begins, num_prompt)
-    seeds, ngrams = gram_hashes(hashes)
-    template_ngrams, ngram_counts = _templates(ngrams, NGRAM, of_token, groups, forms)
-    template_seeds, seed_counts = _templates(seeds, SEED, of_token, groups, forms)
+    grams = gram_hashes(hashes)
+    template_ngrams, ngram_counts = _templates(grams.ngrams, NGRAM, of_token, groups, forms)
+    template_seeds, seed_counts = _templates(grams.seeds, SEED, of_token, groups, forms)
     layout = Layout(
         hashes=hashes,
         begins=begins,

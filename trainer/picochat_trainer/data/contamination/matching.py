@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picochat_trainer.data.contamination.alignment import align
-from picochat_trainer.data.contamination.grams import SEED, GramTable, gram_hashes
+from picochat_trainer.data.contamination.grams import LONG_SEED, SEED, GramTable, gram_hashes
 from picochat_trainer.data.contamination.index import ItemIndex
 from picochat_trainer.data.contamination.matches import MAX_EXCERPT, Match, Near, Run, Span, Whole
 from picochat_trainer.data.contamination.measures import NGRAM, Variant
@@ -83,14 +83,16 @@ class _Hits:
 def match_block(index: ItemIndex, segments: Sequence[Segment]) -> list[Match]:
     """Everything found in the segments, in the order of the documents, then of the patterns."""
     block = _Block(segments)
-    seeds, ngrams = gram_hashes(block.tokens.hashes)
-    of_ngrams = _look_up(index.ngrams, ngrams, block, NGRAM)
-    of_seeds = _look_up(index.seeds, seeds, block, SEED)
+    grams = gram_hashes(block.tokens.hashes)
+    of_ngrams = _look_up(index.ngrams, grams.ngrams, block, NGRAM)
+    of_seeds = _look_up(index.seeds, grams.seeds, block, SEED)
+    of_long_seeds = _look_up(index.long_seeds, grams.long_seeds, block, LONG_SEED)
     found: dict[tuple[int, int], _Found] = {}
     for hits in (of_ngrams, of_seeds):
         _find_wholes(index, block, hits.where(hits.whole), found)
     _find_runs(index, block, of_ngrams.where(of_ngrams.counted), found)
-    _find_nears(index, block, of_seeds.where(of_seeds.counted), found)
+    for hits in (of_seeds, of_long_seeds):
+        _find_nears(index, block, hits.where(hits.counted), found)
     return [
         Match(
             segments[segment].document,
