@@ -138,9 +138,16 @@ def test_a_document_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         documents(file_source(tmp_path / "big.jsonl.gz"))
 
 
+def test_a_folder_in_place_of_a_file_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match="rows is a folder; expected a file") as caught:
+        read_utf8(tmp_path, "rows")
+    assert caught.value.code is Code.FILE_UNREADABLE
+
+
 def test_a_file_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="no file rows") as caught:
         read_utf8(tmp_path / "none", "rows")
     assert caught.value.code is Code.CORPUS_MISSING
-    with pytest.raises(ContractError, match="rows cannot be read: Is a directory"):
-        read_utf8(tmp_path, "rows")
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(ContractError, match="rows cannot be read: Too many levels of symbolic links"):
+        read_utf8(tmp_path / "circle", "rows")

@@ -43,6 +43,10 @@ def open_stream(path: Path, name: str) -> Iterator[BinaryIO]:
         raise ContractError(
             Code.CORPUS_MISSING, f"no file {name}: expected a readable file there", param=name
         ) from error
+    except IsADirectoryError as error:
+        raise ContractError(
+            Code.FILE_UNREADABLE, f"{name} is a folder; expected a file", param=name
+        ) from error
     except OSError as error:
         raise ContractError(
             Code.FILE_UNREADABLE,
