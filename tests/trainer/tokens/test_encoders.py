@@ -89,7 +89,24 @@ def test_an_empty_batch_and_empty_texts_are_no_ids(tokenizer: Tokenizer) -> None
 @pytest.mark.parametrize("limit", [1, 10, 100])
 def test_pieces_of_a_text_have_the_ids_of_the_whole(any_tokenizer: Tokenizer, limit: int) -> None:
     rng = random.Random(limit)
-    alphabet = ["\n", "\r\n", " ", "  ", "\t", "a", "Word", "1", "!", "\u6771", "\u0301", "\u2028", "_", "'s"]
+    alphabet = [
+        "\n",
+        "\r\n",
+        " ",
+        "  ",
+        "\t",
+        "a",
+        "Word",
+        "1",
+        "!",
+        ",",
+        "\u3002",
+        "\u6771",
+        "\u0301",
+        "\u2028",
+        "_",
+        "'s",
+    ]
     for _ in range(60):
         text = "".join(rng.choice(alphabet) for _ in range(80))
         pieces = cut(text, limit)
