@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.errors import Code, ContractError
 from picochat_trainer.data.corpus_store import CorpusStore
 from picochat_trainer.tokenizer import Tokenizer
+from picochat_trainer.tokenizer.training import save_tokenizer, train_tokenizer
 from picochat_trainer.tokens import TokenStore, build_token_store, encoders, writer
-from picochat_trainer.tokens.encoders import Encoded, ReferenceEncoder
+from picochat_trainer.tokens.encoders import Encoded, ReferenceEncoder, failures_explained
 from picochat_trainer.tokens.writer import Built
 from support.corpora import write_corpus
 
@@ -50,6 +52,37 @@ class Forger(ReferenceEncoder):
         if len(texts) > 40:
             encoded.ids[-1] = 1
         return encoded
+
+
+class BeyondVocabulary(ReferenceEncoder):
+    """Gives an id that the tokenizer does not have."""
+
+    name = "gigatoken"
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        encoded = super().encode(texts)
+        if len(texts) > 40:
+            encoded.ids[-1] = 70_000
+        return encoded
+
+
+class Short(ReferenceEncoder):
+    """Forgets a text."""
+
+    name = "gigatoken"
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        return super().encode(texts[:-1] if len(texts) > 40 else texts)
+
+
+class Failing(ReferenceEncoder):
+    name = "gigatoken"
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        if len(texts) > 40:
+            with failures_explained("gigatoken"):
+                raise ValueError("a text that it cannot take")
+        return super().encode(texts)
 
 
 def test_every_document_comes_back_with_bos_and_its_bytes(
@@ -113,7 +146,7 @@ def test_the_manifest_says_what_it_was_made_of(
     store.check_digests()
 
 
-@pytest.mark.parametrize("wrong", [Wrong, WrongOnEmoji, Forger])
+@pytest.mark.parametrize("wrong", [Wrong, WrongOnEmoji, Forger, BeyondVocabulary, Short, Failing])
 def test_an_encoder_with_other_ids_is_given_up_with_the_reason(
     tmp_path: Path, corpus: CorpusStore, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch,
     wrong: type[ReferenceEncoder],
@@ -128,6 +161,22 @@ def test_an_encoder_with_other_ids_is_given_up_with_the_reason(
     assert built.store.sha256 == expected.sha256
     assert messages[0].startswith("gigatoken was given up: gigatoken")
     assert ("special token" in messages[0]) == (wrong is Forger)
+
+
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(65_536, np.uint16), (65_537, np.uint32)])
+def test_the_last_ids_on_both_sides_of_two_bytes_come_back(
+    tmp_path: Path, vocab_size: int, dtype: type[np.generic]
+) -> None:
+    characters = [chr(point) for point in range(0x100, 0x20000) if not 0xD800 <= point < 0xE000]
+    text = "".join(characters[: vocab_size - 256 - 4])
+    trained = train_tokenizer(TokenizerConfig(type="char", min_freq=1), [text])
+    save_tokenizer(trained, tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json")
+    write_corpus(tmp_path, [text[-3:], text])
+    tokenizer = Tokenizer.load(tmp_path)
+    store = build(tmp_path, CorpusStore.at(tmp_path), tokenizer).store
+    assert (tokenizer.vocab_size, store.dtype) == (vocab_size, dtype)
+    assert store.document(1).max() == vocab_size - 1
+    assert [tokenizer.decode(store.document(i).tolist()) for i in (0, 1)] == [text[-3:], text]
 
 
 def test_a_build_that_dies_leaves_the_old_store_or_none(

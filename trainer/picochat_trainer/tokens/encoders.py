@@ -82,7 +82,7 @@ class TiktokenEncoder:
         )
 
     def encode(self, texts: Sequence[str]) -> Encoded:
-        with _panics_explained(self.name):
+        with failures_explained(self.name):
             return _joined(self._encoding.encode_ordinary_batch(list(texts), num_threads=THREADS))
 
 
@@ -104,7 +104,7 @@ class GigatokenEncoder:
             raise EncoderError(f"gigatoken cannot read this tokenizer ({reason})") from error
 
     def encode(self, texts: Sequence[str]) -> Encoded:
-        with _panics_explained(self.name):
+        with failures_explained(self.name):
             layout: Any = self._tokenizer.encode_batch(list(texts)).layout  # an awkward list of uint32 rows
         offsets = np.asarray(layout.offsets.data, dtype=np.int64)
         ids = np.asarray(layout.content.data)[offsets[0] : offsets[-1]]
@@ -141,12 +141,15 @@ def encoders(choice: EncoderChoice, tokenizer: Tokenizer, log: Log) -> Iterator[
 
 
 @contextmanager
-def _panics_explained(name: str) -> Iterator[None]:
-    """A Rust panic, such as tiktoken's on a megabyte of spaces, is no Exception in Python."""
+def failures_explained(name: str) -> Iterator[None]:
+    """Failures of a library as EncoderError. A Rust panic, such as tiktoken's on a megabyte of spaces, is no Exception."""
     try:
         yield
     except BaseException as error:
-        if type(error).__name__ != "PanicException":
+        if (
+            not isinstance(error, ValueError | TypeError | RuntimeError)
+            and type(error).__name__ != "PanicException"
+        ):
             raise
         raise EncoderError(f"{name} gave up on a text ({error})") from error
 

@@ -65,6 +65,12 @@ class Proof:
 
     def check(self, texts: Sequence[str], encoded: Encoded) -> None:
         """Look for special ids in all of `encoded`, and compare a few of the texts."""
+        if len(encoded.lengths) != len(texts) or encoded.lengths.sum() != len(encoded.ids):
+            raise EncoderError(
+                f"{self._encoder.name} gave ids of {len(encoded.lengths)} texts for {len(texts)}"
+            )
+        if encoded.ids.size and encoded.ids.max() >= len(self._is_special):
+            raise EncoderError(f"{self._encoder.name} gave the id {encoded.ids.max()}, which no token has")
         if encoded.ids.size and self._is_special[encoded.ids].any():
             raise EncoderError(f"{self._encoder.name} made a special token out of text")
         if self._encoder.name == self._reference.name:
@@ -75,7 +81,7 @@ class Proof:
         kept: list[int] = []
         for index in chosen.tolist():
             if self._bytes_left > 0:
-                self._bytes_left -= len(texts[index])
+                self._bytes_left -= len(texts[index].encode())
                 kept.append(index)
         self._compare([texts[i] for i in kept], encoded.rows(kept))
         self.sample_documents += len(kept)
