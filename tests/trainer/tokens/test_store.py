@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from picochat_contract.errors import Code, ContractError
 from picochat_trainer.data.corpus_store import CorpusStore
@@ -79,3 +81,21 @@ def test_the_digest_stands_for_the_tokens_not_for_who_wrote_them(folder: Path) -
     manifest["tokenizer_sha256"] = "0" * 64
     path.write_text(json.dumps(manifest))
     assert TokenStore.open(folder).sha256 != before
+
+
+def test_ids_of_a_few_documents_are_read_without_those_of_all(folder: Path) -> None:
+    """10 million documents have ids of hundreds of megabytes; row groups without a wanted one are passed over."""
+    rows = [{"document_id": f"id-{i}", "path": f"path {i} {'x' * 2_000}"} for i in range(20_000)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "documents.parquet", row_group_size=500)
+    store = TokenStore.open(folder)
+    wanted = [19_999, 3, 3, 501]
+    pool = pa.system_memory_pool()
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pool)
+    try:
+        assert store.document_ids(wanted) == [f"id-{i}" for i in wanted]
+        assert store.document_paths(wanted) == [rows[i]["path"] for i in wanted]
+        assert store.document_ids([]) == []
+        assert pool.max_memory() < 20_000_000  # all paths take 40 MB
+    finally:
+        pa.set_memory_pool(before)

@@ -170,8 +170,21 @@ class TokenStore:
                 )
 
     def _column(self, name: str, indices: Sequence[int] | NDArray[np.int64]) -> list[str]:
-        column = pq.read_table(self.folder / DOCUMENTS, columns=[name])[name]
-        return [str(value) for value in column.take(pa.array(indices, type=pa.int64())).to_pylist()]
+        wanted = np.asarray(indices, dtype=np.int64)
+        order = np.argsort(wanted, kind="stable")
+        found: list[str] = []
+        start = 0
+        with pq.ParquetFile(self.folder / DOCUMENTS) as file:
+            for group in range(file.num_row_groups):
+                end = start + file.metadata.row_group(group).num_rows
+                first, last = np.searchsorted(wanted, [start, end], sorter=order)
+                if first < last:
+                    rows = file.read_row_group(group, columns=[name])[name]
+                    found += rows.take(pa.array(wanted[order[first:last]] - start)).to_pylist()
+                start = end
+        values = np.empty(len(wanted), dtype=object)
+        values[order] = found
+        return [str(value) for value in values]
 
 
 def _mapped(path: Path, dtype: str | np.dtype, count: int) -> Any:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from picochat_contract.errors import Code, ContractError
 
-from picochat_trainer.atomic import new_folder, previous_of, remove_leftovers, write_json
+from picochat_trainer.atomic import file_sha256, new_folder, previous_of, remove_leftovers, write_json
 from picochat_trainer.data.corpus_store import CorpusStore
 from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tokenizer.cutting import cut
@@ -214,7 +214,6 @@ class _Writer:
         self.num_bytes += sum(batch.num_bytes)
 
     def manifest(self, facts: dict[str, Any]) -> dict[str, Any]:
-        parquet = hashlib.sha256((self._folder / DOCUMENTS).read_bytes()).hexdigest()
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -231,7 +230,7 @@ class _Writer:
                 name: {"path": SIDE_FILES[name][0], "sha256": file.sha256}
                 for name, file in self._side.items()
             },
-            "documents": {"path": DOCUMENTS, "sha256": parquet},
+            "documents": {"path": DOCUMENTS, "sha256": file_sha256(self._folder / DOCUMENTS)},
         }
 
     def _append(self, name: str, numbers: NDArray[np.int64] | list[int]) -> None:
