@@ -1,6 +1,7 @@
 """The base stage with two processes: torchrun, gloo, DDP."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from picochat_contract.configs import BaseConfig
 from picochat_contract.exit_codes import StageExit
 
 # The two ranks' gradients are summed in another order than one process sums its rows.
@@ -18,9 +20,13 @@ SETTINGS = {"max_steps": 12, "checkpoint_every": 4, "precision": "float32", "gra
 SLOW_STEPS = {**SETTINGS, "max_steps": 4000, "checkpoint_every": 100_000, "eval_every": 100_000}
 
 
+def points(run_dir: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((run_dir / "base/train_report.json").read_text())["losses"]
+    return found
+
+
 def losses(run_dir: Path) -> list[float]:
-    report = json.loads((run_dir / "base/train_report.json").read_text())
-    return [value for point in report["losses"] for value in (point["train_loss"], point.get("val_loss", 0))]
+    return [value for point in points(run_dir) for value in (point["train_loss"], point.get("val_loss", 0))]
 
 
 def events(run_dir: Path) -> list[dict[str, Any]]:
@@ -51,14 +57,20 @@ def ranks_of(run_dir: Path) -> list[int]:
     return found
 
 
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "muon", "auto_lr_scaling": True}])
 def test_two_processes_learn_what_one_learns_from_the_same_global_batch(
-    new_run: Callable[[str], Path], finish_stage: Callable[..., int]
+    new_run: Callable[[str], Path], finish_stage: Callable[..., int], changes: dict[str, Any]
 ) -> None:
     one, two = new_run("one"), new_run("two")
-    assert finish_stage(one, device_batch_size=4, **SETTINGS) == StageExit.DONE
-    assert finish_stage(two, nproc=2, device_batch_size=2, **SETTINGS) == StageExit.DONE
+    settings = {**SETTINGS, **changes, "canary_count": 0}
+    assert finish_stage(one, device_batch_size=8, **settings) == StageExit.DONE
+    assert finish_stage(two, nproc=2, device_batch_size=4, **settings) == StageExit.DONE
     assert losses(two) == pytest.approx(losses(one), abs=LOSS_TOLERANCE)
     assert len(losses(one)) == 24
+    rates = [[point["learning_rate"] for point in points(run_dir)] for run_dir in (one, two)]
+    assert rates[0] == rates[1]
+    scale = math.sqrt(16 / 8) if changes else 1.0
+    assert max(rates[0]) == pytest.approx(BaseConfig().learning_rate * scale)
 
 
 def test_sigterm_to_two_processes_exits_75_with_a_checkpoint_that_can_be_resumed(
