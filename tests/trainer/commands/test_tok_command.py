@@ -34,6 +34,39 @@ def test_train_takes_a_text_a_manifest_or_a_folder(
     assert (out / "tokenizer_config.json").is_file()
 
 
+def test_a_text_that_is_not_there_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tok_train(folder / "none.txt", folder) == ClientExit.USAGE
+    message = capsys.readouterr().err
+    assert f"there is no {folder / 'none.txt'}" in message and "neither ." not in message
+
+
+def test_a_folder_to_write_to_gets_a_tokenizer_json(folder: Path) -> None:
+    out = folder / "out"
+    out.mkdir()
+    options = ["--input", str(folder), "--out", str(out), "--type", "byte"]
+    assert main(["tok", "train", *options]) == ClientExit.OK
+    assert (out / "tokenizer.json").is_file() and (out / "tokenizer_config.json").is_file()
+
+
+def test_a_text_too_small_for_the_vocabulary_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = folder / "short.txt"
+    text.write_text("a few words and a few words more")
+    assert tok_train(text, folder / "small") == ClientExit.OK
+    assert "of the 400 that were asked for" in capsys.readouterr().err
+
+
+def test_rows_that_are_read_as_plain_text_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = folder / "rows.jsonl"
+    rows.write_text('{"text": "one row"}\n' * 40)
+    assert tok_train(rows, folder / "rows") == ClientExit.OK
+    assert "picochat data build --input" in capsys.readouterr().err
+    options = ["--corpus", str(rows), "--tokenizer", str(folder), "--context-size", "16"]
+    assert main(["batch", "inspect", *options]) == ClientExit.OK
+    assert "picochat data build --input" in capsys.readouterr().err
+
+
 def test_inspect_lists_tokens_and_what_becomes_of_special_text(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

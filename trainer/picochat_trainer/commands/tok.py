@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from picochat_contract import layout
 from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.spec import validated
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from picochat_trainer.commands.token_folder import warn_of_rows
 from picochat_trainer.data.corpus_store import CorpusStore
 from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tokenizer.inspection import Piece, inspect_text
@@ -45,7 +47,10 @@ def train(
         Path,
         typer.Option(help="UTF-8 text, corpus_manifest.json, or the folder of a built corpus."),
     ],
-    out: Annotated[Path, typer.Option(help="tokenizer.json to write; tokenizer_config.json goes beside it.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="tokenizer.json to write, or a folder; tokenizer_config.json goes beside it."),
+    ],
     type: Annotated[TokenizerType, typer.Option(help="hf_bpe is another name of bpe.")] = TokenizerType.CHAR,
     vocab_size: Annotated[int, typer.Option(help="Target size with special tokens; bpe only.")] = 1024,
     min_freq: Annotated[int, typer.Option(help="Least count of a pair (bpe) or of a character (char).")] = 1,
@@ -57,12 +62,20 @@ def train(
     config = validated(
         TokenizerConfig, {"type": type.value, "vocab_size": vocab_size, "min_freq": min_freq, "seed": seed}
     )
+    out = out / layout.TOKENIZER if out.is_dir() else out
     corpus = CorpusStore.of(input)
+    warn_of_rows(input)
     sample = sample_texts(corpus, config.seed)
     trained = train_tokenizer(config, sample)
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_tokenizer(trained, out, out.with_name("tokenizer_config.json"))
+    save_tokenizer(trained, out, out.with_name(layout.TOKENIZER_CONFIG))
     tokenizer = Tokenizer.load(out)
+    if type in (TokenizerType.BPE, TokenizerType.HF_BPE) and tokenizer.vocab_size < vocab_size:
+        print(
+            f"warning: only {tokenizer.vocab_size} tokens of the {vocab_size} that were asked for: no other pair stands "
+            f"{min_freq} times in the text; give more text, a smaller --vocab-size or a smaller --min-freq",
+            file=sys.stderr,
+        )
     ratio = _bytes_per_token(tokenizer, corpus, config.seed)
     print(f"{tokenizer.vocab_size} tokens, {ratio:.2f} bytes per token, from {sample.describe()}: {out}")
     pieces = inspect_text(tokenizer, EXAMPLE)

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Final
 
 from picochat_contract import layout
 from picochat_contract.errors import Code, ContractError
@@ -11,6 +12,8 @@ from picochat_trainer.local_run import locked
 from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tokens import TokenStore, build_token_store
 from picochat_trainer.tokens.store import MANIFEST
+
+_ROWS: Final = (".jsonl", ".json", ".csv", ".tsv")
 
 
 def tokens_for(
@@ -35,11 +38,22 @@ def tokens_for(
     text = None if corpus is None else CorpusStore.of(corpus, corpus_manifest)
     if tokens is not None:
         return _checked(tokens, text, loaded)
-    assert text is not None
-    if corpus is not None and corpus_manifest is None:
+    assert text is not None and corpus is not None
+    if corpus_manifest is None:
+        warn_of_rows(corpus)
         _point_at_manifest(corpus)
     with locked(out_dir):
         return _built(text, loaded, out_dir / layout.TOKENS_DIR)
+
+
+def warn_of_rows(corpus: Path) -> None:
+    """Say where a file of rows is taken for prose, with its names, braces and quotes."""
+    if corpus.is_file() and corpus.suffix.lower() in _ROWS:
+        _say(
+            "warning",
+            f"{corpus} is read as plain text, one document with all its braces and quotes; `picochat data build --input "
+            f"{corpus} --out <folder>/corpus.txt` would make a document of the text of each row",
+        )
 
 
 def _checked(tokens: Path, corpus: CorpusStore | None, tokenizer: Tokenizer) -> Path:

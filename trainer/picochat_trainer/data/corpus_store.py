@@ -73,6 +73,12 @@ class CorpusStore:
             return cls.at(path)
         if path.name == layout.CORPUS_MANIFEST and manifest is None:
             return cls.at(path.parent)
+        if manifest is None and not path.exists():
+            raise ContractError(
+                Code.CORPUS_MISSING,
+                f"there is no {path}; give a UTF-8 text, a corpus_manifest.json, or the folder of a built corpus",
+                param=layout.CORPUS,
+            )
         if manifest is not None and not manifest.is_file():
             raise ContractError(
                 Code.CORPUS_MISSING,

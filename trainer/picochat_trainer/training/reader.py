@@ -135,7 +135,7 @@ class WindowReader(RowReader):
             raise ContractError(
                 Code.CORPUS_TOO_SMALL,
                 f"the training text has {len(tokens)} tokens; a context of {sequence_len} needs at least "
-                f"{2 * sequence_len + 1}. Give more text or a smaller base.model.sequence_len",
+                f"{2 * sequence_len + 1}. Give more text or a smaller context (base.model.sequence_len, --context-size)",
                 param="sequence_len",
             )
         self._tokens = tokens
@@ -168,7 +168,7 @@ class PackedReader(RowReader):
             raise ContractError(
                 Code.CORPUS_TOO_SMALL,
                 f"the training text fills {len(plan)} rows of {plan.row_len} tokens, at least 2 are needed. Give more "
-                "text or a smaller base.model.sequence_len",
+                "text or a smaller context (base.model.sequence_len, --context-size)",
                 param="sequence_len",
             )
         self._space = space
