@@ -10,6 +10,7 @@ from picochat_contract.configs import BaseConfig
 from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.exit_codes import ClientExit
+from picochat_contract.stages import StageName
 from picochat_trainer.commands import train
 from picochat_trainer.local_run import LocalRun, LocalStage
 from picochat_trainer.tokenizer.training import save_tokenizer, train_tokenizer
@@ -91,23 +92,41 @@ def test_tokens_are_built_once_and_can_be_given(files: Path, capsys: pytest.Capt
     assert not (files / "other/tokens").exists()
 
 
-def test_every_option_reaches_the_config(
-    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    started: list[BaseConfig] = []
+def recorded_runs(monkeypatch: pytest.MonkeyPatch) -> list[LocalRun]:
+    """The runs that commands start from now on; none does anything."""
+    started: list[LocalRun] = []
 
     class Recorded(LocalRun):
         def run(self) -> list[LocalStage]:
-            [config] = self.stages.values()
-            assert isinstance(config, BaseConfig)
-            started.append(config)
+            started.append(self)
             raise ContractError(Code.INTERNAL, "seen")
 
     monkeypatch.setattr(train, "LocalRun", Recorded)
+    return started
+
+
+@pytest.mark.parametrize(
+    ("corpus", "manifest"),
+    [("corpus.txt", None), (".", "corpus_manifest.json"), ("corpus_manifest.json", "corpus_manifest.json")],
+)
+def test_tokens_are_held_to_the_manifest_they_were_made_of_and_to_no_other(
+    files: Path, monkeypatch: pytest.MonkeyPatch, corpus: str, manifest: str | None
+) -> None:
+    """The output folder may hold a manifest, too: of a bare text it says nothing."""
+    started = recorded_runs(monkeypatch)
+    options = ["--corpus", str(files / corpus), "--tokenizer", str(files), "--out-dir", str(files)]
+    assert main(["train", "base", *options]) == ClientExit.USAGE
+    path = Path(started[0].paths["corpus_manifest.json"])
+    assert path == files / manifest if manifest else not path.exists()
+
+
+def test_every_option_reaches_the_config(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = recorded_runs(monkeypatch)
     options = ["--optimizer", "muon", "--attn-backend", "math", "--loss-spike-rollback", "--auto-lr-scaling"]
     assert train_base(files, *options, "--dataset-mode", "packed", "--canary-count", "0") == ClientExit.USAGE
     assert train_base(files, "--no-loss-spike-rollback") == ClientExit.USAGE
-    first, second = started
+    first, second = (run.stages[StageName.BASE] for run in started)
+    assert isinstance(first, BaseConfig) and isinstance(second, BaseConfig)
     assert (first.optimizer, first.attn_backend, first.dataset_mode) == ("muon", "math", "packed")
     assert (first.loss_spike_rollback, first.auto_lr_scaling, first.canary_count) == (True, True, 0)
     assert (second.optimizer, second.loss_spike_rollback, second.auto_lr_scaling) == ("adamw", False, False)

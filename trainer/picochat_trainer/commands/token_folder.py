@@ -46,6 +46,14 @@ def tokens_for(
         return _built(text, loaded, out_dir / layout.TOKENS_DIR)
 
 
+def manifest_of(corpus: Path | None) -> Path | None:
+    """The manifest that `corpus` names by itself: a folder's, or the file that it is."""
+    if corpus is None:
+        return None
+    manifest = corpus / layout.CORPUS_MANIFEST if corpus.is_dir() else corpus
+    return manifest if manifest.name == layout.CORPUS_MANIFEST and manifest.is_file() else None
+
+
 def warn_of_rows(corpus: Path) -> None:
     """Say where a file of rows is taken for prose, with its names, braces and quotes."""
     if corpus.is_file() and corpus.suffix.lower() in _ROWS:

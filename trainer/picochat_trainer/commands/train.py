@@ -13,7 +13,7 @@ from picochat_contract.spec import validated
 from picochat_contract.stages import StageName
 
 from picochat_trainer.commands.display import exit_code, explain_failure, live_display, print_stages
-from picochat_trainer.commands.token_folder import tokens_for
+from picochat_trainer.commands.token_folder import manifest_of, tokens_for
 from picochat_trainer.local_run import LocalRun
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -141,19 +141,16 @@ def base(
             ),
         },
     )
+    folder = tokens_for(
+        tokens=tokens, corpus=corpus, corpus_manifest=corpus_manifest, tokenizer=tokenizer, out_dir=out_dir
+    )
     paths = {
-        layout.TOKENS_DIR: tokens_for(
-            tokens=tokens,
-            corpus=corpus,
-            corpus_manifest=corpus_manifest,
-            tokenizer=tokenizer,
-            out_dir=out_dir,
-        ),
+        layout.TOKENS_DIR: folder,
         layout.BASE_DIR: out_dir,
+        # That of the output folder, if it has one, may be of another corpus; a store holds none.
+        layout.CORPUS_MANIFEST: corpus_manifest or manifest_of(corpus) or folder / layout.CORPUS_MANIFEST,
         **_tokenizer_paths(tokenizer),
     }
-    if corpus_manifest is not None:
-        paths[layout.CORPUS_MANIFEST] = corpus_manifest
     return _train(StageName.BASE, config, out_dir, paths, device, nproc_per_node)
 
 
