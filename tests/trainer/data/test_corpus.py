@@ -13,7 +13,7 @@ from picochat_contract.canonical import sha256_hex
 from picochat_contract.data_configs import CleaningConfig, FileSource, PydocSource, Source
 from picochat_contract.errors import Code, ContractError
 from picochat_trainer.data import workers as workers_module
-from picochat_trainer.data.building import batches
+from picochat_trainer.data.building import batches, second_pass
 from picochat_trainer.data.cleaning.reasons import Reason
 from picochat_trainer.data.corpus import Places, build_corpus, preview_corpus
 from picochat_trainer.data.corpus_store import CorpusStore
@@ -274,6 +274,25 @@ def test_a_failed_build_keeps_the_corpus_that_was_there(tmp_path: Path) -> None:
     with pytest.raises(ContractError):
         built(tmp_path / "out", FileSource(type="file", path=str(tmp_path / "c")))
     assert contents(tmp_path / "out") == before
+
+
+def test_no_manifest_stands_beside_shards_that_it_does_not_describe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built(tmp_path / "out", folder_of(tmp_path / "c", a="fine"))
+    fail: Callable[..., None] = lambda *args: (_ for _ in ()).throw(OSError("disk full"))  # noqa: E731
+    monkeypatch.setattr("picochat_trainer.data.corpus.corpus_report", fail)
+    with pytest.raises(OSError, match="disk full"):
+        built(tmp_path / "out", folder_of(tmp_path / "d", a="other"))
+    assert not (tmp_path / "out/corpus_manifest.json").exists()
+
+
+def test_a_file_of_many_shards_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "BATCH_CHARACTERS", 1_000)
+    monkeypatch.setattr(second_pass, "SHARD_BYTES", 2_000)
+    corpus = built(tmp_path / "out", rows_of(tmp_path / "a.jsonl", [prose(seed) for seed in range(9)]))
+    assert len(corpus.shards) > 1
+    assert (corpus.stats.num_files, corpus.stats.num_skipped_files) == (1, 0)
 
 
 def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:

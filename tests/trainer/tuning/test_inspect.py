@@ -181,6 +181,11 @@ def test_a_letter_that_is_always_right_is_found(tmp_path: Path) -> None:
     assert "constant_answer" in checks(found)
 
 
+def test_of_few_rows_one_answer_is_no_pattern(tmp_path: Path) -> None:
+    rows = [chat(i, assistant="Yes.", category="few") for i in range(7)]
+    assert inspect(tmp_path, *rows, *(chat(i) for i in range(8))).constant_answers == ()
+
+
 @pytest.mark.parametrize(
     ("categories", "label"),
     [

@@ -57,6 +57,11 @@ def test_a_failure_comes_behind_the_documents_before_it() -> None:
     assert found[1].documents.paths == ["b:0"]
 
 
+def test_behind_a_failure_no_file_of_the_source_is_read() -> None:
+    found = read([file("a", 0, 1, fail=True), file("b", 0, 1), file("c", 1, 1)])
+    assert [batch.documents.paths for batch in found] == [["a:0"], ["c:0"]]
+
+
 def test_a_file_that_is_not_read_is_a_row_with_its_reason() -> None:
     left_out = SourceFile(
         path="c/x.bin",

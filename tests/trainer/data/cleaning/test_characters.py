@@ -49,6 +49,7 @@ def test_half_a_surrogate_pair_becomes_encodable() -> None:
 def test_keep_counts_without_changing() -> None:
     found = normalise("a\x00\u200bb", "keep")
     assert (found.text, found.num_control, found.num_zero_width) == ("a\x00\u200bb", 1, 1)
+    assert normalise("a\x00b", "keep").text == "a\x00b"
 
 
 @pytest.mark.parametrize(
