@@ -69,7 +69,7 @@ def test_without_canaries_there_is_no_exposure_to_read(measure: Measure, untrain
 def test_the_table_has_a_row_for_every_stratum_and_the_floor(measure: Measure, untrained: Engine) -> None:
     lines = memorization_lines(measure(untrained).report)
     rows = [line.split("|")[1].strip() for line in lines if line.startswith("| ")]
-    assert rows[:3] == ["inserted", "1 times", "never (control)"]
+    assert rows[:3] == ["inserted", "once", "never (control)"]
     assert rows[3:] == ["occurrences", "1", "2-4", "5-16", "17-64", "65+", "held out"]
     assert any(line.startswith("Note: no canary is repeated 4, 16, 64 times") for line in lines)
 

@@ -104,13 +104,19 @@ def canary_text(results: Sequence[CanaryResult], num_candidates: int) -> str:
         lines += [
             f"prompt:   {result.prompt}",
             f"secret:   {result.secret}",
-            f"inserted: {f'{result.repeats} times' if result.repeats else 'never (control)'}",
+            f"inserted: {times_text(result.repeats)}",
             f"reply:    {result.reply!r}",
             f"hit:      {'yes' if result.hit else 'no'}",
             f"exposure: {result.exposure_bits:.1f} of {math.log2(num_candidates):.0f} bits",
             "",
         ]
     return "\n".join(lines)
+
+
+def times_text(repeats: int) -> str:
+    if repeats == 0:
+        return "never (control)"
+    return "once" if repeats == 1 else f"{repeats} times"
 
 
 def _prompt_ids(engine: Engine, tokenizer: Tokenizer, canary: Canary) -> list[int]:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from picochat_trainer.memorization.exposure import times_text
+
 
 def memorization_lines(report: Mapping[str, Any]) -> list[str]:
     return [*_exposure_lines(report["exposure"]), "", *_extraction_lines(report["extraction"])]
@@ -18,8 +20,8 @@ def _exposure_lines(found: Mapping[str, Any] | None) -> list[str]:
         "",
         "| inserted | secrets | median bits | 95 % | mean bits | came out |",
         "|---|---:|---:|---:|---:|---:|",
-        *(_exposure_row(f"{entry['repeats']} times", entry) for entry in found["by_repeats"]),
-        _exposure_row("never (control)", found["controls"]),
+        *(_exposure_row(times_text(entry["repeats"]), entry) for entry in found["by_repeats"]),
+        _exposure_row(times_text(0), found["controls"]),
     ]
     return [*lines, "", f"Note: {found['note']}."] if found["note"] else lines
 
