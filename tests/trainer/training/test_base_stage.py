@@ -151,6 +151,16 @@ def test_a_corpus_without_enough_text_is_refused(
     assert caught.value.code == Code.CORPUS_TOO_SMALL
 
 
+def test_held_out_documents_without_text_are_no_validation(
+    new_run: MakeRun, base_config: MakeConfig, make_tokens: MakeTokens
+) -> None:
+    run_dir = new_run("empty")
+    make_tokens(run_dir, [" ".join(map(str, range(2_000))), *[""] * 20])
+    with pytest.raises(ContractError, match="held-out text has 0 tokens") as caught:
+        base.run(context(run_dir), base_config(canary_count=0))
+    assert caught.value.code == Code.CORPUS_TOO_SMALL
+
+
 def test_one_document_is_trained_with_a_warning(
     new_run: MakeRun, base_config: MakeConfig, make_tokens: MakeTokens
 ) -> None:

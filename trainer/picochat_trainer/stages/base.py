@@ -90,10 +90,11 @@ def _read_data(
     )
     for note in filter(None, (split.note, plan.note)):
         context.events.log("warning", note)
-    if len(data.val) < MIN_VAL_TOKENS:
+    num_tokens = len(data.val) - len(split.held_out)  # each begins with a BOS, which is no text
+    if num_tokens < MIN_VAL_TOKENS:
         raise ContractError(
             Code.CORPUS_TOO_SMALL,
-            f"the held-out text has {len(data.val)} tokens, at least {MIN_VAL_TOKENS} are needed; give "
+            f"the held-out text has {num_tokens} tokens, at least {MIN_VAL_TOKENS} are needed; give "
             "more text or raise base.val_fraction",
             param="val_fraction",
         )
