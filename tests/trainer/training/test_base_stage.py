@@ -200,6 +200,27 @@ def test_a_model_with_dropout_resumes_its_random_states(new_run: MakeRun, base_c
 
 
 @pytest.mark.parametrize("mode", ["sharded", "packed"])
+def test_every_dataset_mode_goes_on_bit_for_bit_after_any_step(
+    new_run: MakeRun, base_config: MakeConfig, mode: str
+) -> None:
+    config = base_config(
+        max_steps=9, dataset_mode=mode, device_batch_size=16, grad_accum_steps=2, canary_count=0
+    )  # two epochs
+    whole, parts = new_run("whole"), new_run("parts")
+    base.run(context(whole), config)
+    for step in (1, 2, 5, 6, 8):
+        stopped = context(parts)
+        stopped.events = _StopAt(stopped, step)  # type: ignore[assignment]
+        with pytest.raises(Interrupted):
+            base.run(stopped, config)
+    base.run(context(parts), config)
+    found = [(d / "base/checkpoint/model.safetensors").read_bytes() for d in (whole, parts)]
+    assert found[0] == found[1]
+    read = [json.loads((d / "base/train_report.json").read_text())["losses"] for d in (whole, parts)]
+    assert read[0] == read[1] and len(read[0]) == 9
+
+
+@pytest.mark.parametrize("mode", ["sharded", "packed"])
 def test_every_dataset_mode_trains_and_names_what_it_held_out(
     new_run: MakeRun, base_config: MakeConfig, mode: str
 ) -> None:
