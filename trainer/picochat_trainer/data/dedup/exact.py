@@ -1,7 +1,7 @@
 """Equal documents: a 128-bit digest of each document's normal form, and an index of all digests seen so far.
 
-Two documents are equal where their texts are, after Unicode NFC and after every run of white space (ASCII white space,
-no-break and ideographic spaces) counts as one space and none counts at either end. Case and punctuation do count. The
+Two documents are equal where their texts are, after Unicode NFC and after every run of white space (ASCII white space;
+no-break, thin and ideographic spaces; the line separator) counts as one space and none counts at either end. Case and punctuation do count. The
 digest is the first half of SHA-256, which current processors compute in hardware: that two different texts among 10^9
 documents share one has a probability below 10^-20.
 """
