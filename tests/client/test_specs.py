@@ -186,6 +186,24 @@ def test_what_is_said_about_a_source_goes_with_its_uploads(client: Client, tmp_p
     ]
 
 
+def test_uploads_of_a_folder_without_limits_are_sources_of_their_own(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.txt").write_text("text")
+    spec = write_spec(tmp_path, "dataset: {sources: [{type: file, path: docs}]}")
+    assert "group" not in sources(client.prepare_spec(spec))[0]
+
+
+def test_of_many_excluded_files_the_first_hundred_are_listed(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    for number in range(103):
+        (tmp_path / f"docs/{number:03d}.txt").write_text("text")
+    spec = write_spec(
+        tmp_path, "dataset: {sources: [{type: file, path: docs, include: ['10*.txt'], exclude: ['101*']}]}"
+    )
+    found = [source["type"] for source in sources(client.prepare_spec(spec))]
+    assert (found.count("artifact"), found.count("left_out")) == (2, 100)
+
+
 def test_preferences_and_external_benchmarks_are_uploaded(
     client: Client, server: FakeServer, tmp_path: Path
 ) -> None:

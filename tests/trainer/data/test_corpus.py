@@ -287,6 +287,20 @@ def test_no_manifest_stands_beside_shards_that_it_does_not_describe(
     assert not (tmp_path / "out/corpus_manifest.json").exists()
 
 
+def test_sums_over_shards_are_those_of_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "BATCH_CHARACTERS", 1)
+    monkeypatch.setattr(second_pass, "SHARD_BYTES", 1)
+    texts = ["one two\nsame line", "\u00e9 three\nsame line", "the longest one of all three"]
+    corpus = built(tmp_path / "out", rows_of(tmp_path / "a.jsonl", texts))
+    assert len(corpus.shards) == 3
+    stats, text = corpus.stats, (tmp_path / "out/corpus.txt").read_text()
+    assert (stats.num_characters, stats.num_bytes) == (len(text), len(text.encode()))
+    assert stats.largest_document_share == pytest.approx(28 / (17 + 17 + 28))
+    assert stats.non_ascii_rate == pytest.approx(1 / len(text))
+    assert stats.duplicate_line_rate == pytest.approx(1 / 5)
+    assert corpus.files[0].quality_score == pytest.approx((75 + 67 + 75) / 3, abs=0.05)
+
+
 def test_a_file_of_many_shards_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "BATCH_CHARACTERS", 1_000)
     monkeypatch.setattr(second_pass, "SHARD_BYTES", 2_000)

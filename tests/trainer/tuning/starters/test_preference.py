@@ -1,5 +1,6 @@
 """Preference starter: rejected answers are wrong in content, and form alone does not tell them from the chosen ones."""
 
+import random
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -15,6 +16,7 @@ from picochat_trainer.tuning.rows import ChatRow
 from picochat_trainer.tuning.skills.question import Side
 from picochat_trainer.tuning.starters.balance import FORMS, MAX_IMBALANCE, lead_of
 from picochat_trainer.tuning.starters.preference import PreferenceStarter, preference_starter
+from picochat_trainer.tuning.starters.rejections import Donors
 from picochat_trainer.tuning.starters.sft import sft_rows
 from picochat_trainer.tuning.starters.texts import texts_of_side
 from support.small_corpus import documents
@@ -143,6 +145,16 @@ def test_conversations_and_rows_without_a_wrong_answer_are_counted() -> None:
     alone = ChatRow(user="What?", assistant="yes")
     starter = preference_starter([ChatRow.model_validate({"messages": turns}), alone], seed=1)
     assert (starter.rows, starter.num_conversations, starter.num_without_rejection) == ((), 1, 1)
+
+
+def test_an_answer_that_shares_a_name_may_be_right_and_is_not_rejected() -> None:
+    rows = [
+        ChatRow(user="Who keeps the lamp?", assistant="Today the keeper is Ines.", category="x"),
+        ChatRow(user="Who writes the book?", assistant="In the book writes Ines.", category="x"),
+        ChatRow(user="What colour is the boat?", assistant="Its colour is a green.", category="x"),
+    ]
+    found = Donors(rows).rejections(rows[0], random.Random(1))
+    assert [r.text for r in found if r.kind == "other"] == ["Its colour is a green."]
 
 
 def test_categories_groups_and_order_are_kept() -> None:
