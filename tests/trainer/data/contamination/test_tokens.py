@@ -63,6 +63,7 @@ def test_every_character_alone_and_between_others() -> None:
         ("co\u00adop\u200b.", [(0, 6)]),
         ("\ufb01n \u00bd", [(0, 2), (3, 4), (3, 4)]),
         ("\u6771\u4eacab", [(0, 1), (1, 2), (2, 4)]),
+        ("a\0\u0301\u0345 b", [(0, 1), (2, 4), (5, 6)]),
         ("", []),
     ],
 )

@@ -145,7 +145,8 @@ def _join_clusters(text: str, joins: Places, changes: _Changes) -> None:
     firsts, lasts = joins[np.append(0, apart)], joins[np.append(apart, len(joins)) - 1]
     forms: dict[str, list[int]] = {}
     for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
-        start = max(0, first - 1)
+        # Nothing joins with the sign between two documents.
+        start = first - 1 if first and text[first - 1] != "\0" else first
         cluster = text[start : last + 1]
         codes = forms.get(cluster)
         if codes is None:
