@@ -104,9 +104,10 @@ def test_two_documents_leave_one_on_each_side() -> None:
 
 
 def test_equal_texts_in_the_store_are_told_by_their_digest(tmp_path: Path, make_tokens: MakeTokens) -> None:
-    store = make_tokens(tmp_path, ["same", "other", " same\n", "Same"])
-    first, other, again, upper = store.document_digests.tolist()
+    texts = ["same\nt\u00e9xt", "other", " same te\u0301xt\n", "Same t\u00e9xt", "same\r\n\r\nt\u00e9xt"]
+    first, other, again, upper, spaced = make_tokens(tmp_path, texts).document_digests.tolist()
     assert first == again and len({first, other, upper}) == 3
+    assert first == spaced  # for duplicates among documents they are equal, too
 
 
 def test_every_document_is_on_exactly_one_side_and_begins_with_bos(store: TokenStore) -> None:

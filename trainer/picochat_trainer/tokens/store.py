@@ -4,7 +4,7 @@
     tokens/tokens-000000.bin ...        little-endian uint16 (or uint32) ids; each document begins with BOS
     tokens/offsets.bin                  int64, num_documents + 1: where each document begins in all tokens
     tokens/document_bytes.bin           int64, num_documents: bytes of UTF-8 text
-    tokens/document_digests.bin         uint64, num_documents: equal for equal texts
+    tokens/document_digests.bin         uint64, num_documents: equal for texts that `data.dedup.exact` calls equal
     tokens/documents.parquet            document_id and path of each document
 
 Document i is document i of the corpus. A document never crosses from one shard into the next.

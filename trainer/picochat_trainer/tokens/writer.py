@@ -21,6 +21,7 @@ from picochat_contract.errors import Code, ContractError
 
 from picochat_trainer.atomic import file_sha256, new_folder, previous_of, remove_leftovers, write_json
 from picochat_trainer.data.corpus_store import CorpusStore
+from picochat_trainer.data.dedup.exact import fingerprint
 from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tokenizer.cutting import cut
 from picochat_trainer.tokens.encoders import Encoded, Encoder, EncoderChoice, EncoderError, Log, encoders
@@ -160,7 +161,7 @@ def _batches(corpus: CorpusStore) -> Iterator[Batch]:
         batch.ids.append(document.document_id)
         batch.paths.append(document.path)
         batch.num_bytes.append(len(raw))
-        batch.digests.append(hashlib.blake2b(raw.strip(), digest_size=8).digest())
+        batch.digests.append(fingerprint(document.text)[:8])
         for piece in cut(document.text, PIECE_CHARACTERS):
             batch.pieces.append(piece)
             size += len(piece)

@@ -1,7 +1,8 @@
 """Which documents train and which are held out, decided from sizes and digests alone; no text is read.
 
-Documents with equal text stay on one side. Which are held out follows from the seed and their texts, so that another
-order of the corpus, or a few documents more, hardly changes it. Extra documents, such as canaries, train only.
+Documents whose texts differ by nothing but white space stay on one side. Which are held out follows from the seed and
+their texts, so that another order of the corpus, or a few documents more, hardly changes it. Extra documents, such as
+canaries, train only.
 """
 
 from collections.abc import Sequence
