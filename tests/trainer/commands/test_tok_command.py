@@ -30,7 +30,9 @@ def test_train_takes_a_text_a_manifest_or_a_folder(
 ) -> None:
     out = folder / "again"
     assert tok_train(folder / name, out) == ClientExit.OK
-    assert "400 tokens, " in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "400 tokens, " in told.out
+    assert "plain text" not in told.err
     assert (out / "tokenizer_config.json").is_file()
 
 

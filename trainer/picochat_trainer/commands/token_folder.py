@@ -56,7 +56,7 @@ def manifest_of(corpus: Path | None) -> Path | None:
 
 def warn_of_rows(corpus: Path) -> None:
     """Say where a file of rows is taken for prose, with its names, braces and quotes."""
-    if corpus.is_file() and corpus.suffix.lower() in _ROWS:
+    if corpus.is_file() and corpus.suffix.lower() in _ROWS and manifest_of(corpus) is None:
         _say(
             "warning",
             f"{corpus} is read as plain text, one document with all its braces and quotes; `picochat data build --input "
