@@ -39,6 +39,16 @@ def test_long_documents_are_split_so_that_every_token_is_a_target_once() -> None
     assert (pieces.lengths - 1).sum() == (np.array([4, 9, 10, 1, 5]) - 1).sum()
 
 
+@pytest.mark.parametrize("lengths", [[10, 10, 1], [10, 1, 28], [1, 1, 1], [1] * 11])
+def test_no_row_is_without_a_target(lengths: list[int]) -> None:
+    """The loss over none is not a number, and would spoil the step that it is in."""
+    rows = pack(documents(lengths), 10, seed=1)
+    assert rows.num_targets.min() >= 1
+    lost = sum(lengths) - rows.used_tokens
+    assert lost == (0 if lengths == [1, 1, 1] else 1)
+    assert rows.num_tokens == sum(lengths)
+
+
 def test_a_realistic_corpus_leaves_under_two_percent_of_the_rows_empty() -> None:
     rows = pack(realistic(), 513, seed=1)
     assert rows.filled_fraction > 0.98
@@ -80,7 +90,13 @@ def test_it_needs_as_many_rows_as_packing_piece_by_piece(seed: int) -> None:
     assert len(pack(documents(lengths), 32, seed)) == plain_best_fit(lengths, 32)
 
 
-@pytest.mark.parametrize("lengths", [[1], [5, 5], [1, 1, 1, 1], [100]])
+@pytest.mark.parametrize("lengths", [[2], [5, 5], [1, 1, 1, 1], [100]])
 def test_few_documents_are_packed_too(lengths: list[int]) -> None:
     rows = pack(documents(lengths), 5, seed=1)
     assert rows.used_tokens == sum(lengths)
+
+
+@pytest.mark.parametrize("lengths", [[], [1]])
+def test_documents_without_text_are_no_rows(lengths: list[int]) -> None:
+    rows = pack(documents(lengths), 5, seed=1)
+    assert (len(rows), rows.used_tokens, rows.filled_fraction) == (0, 0, 0.0)

@@ -28,7 +28,7 @@ class PackedRows:
     firsts: NDArray[np.int64]
     """int64 (num_rows + 1)."""
     num_documents: int
-    """Documents that were given."""
+    """Documents that stand in a row: all that were given, but for a lone one without text."""
     num_tokens: int
     """Their tokens."""
 
@@ -64,11 +64,14 @@ def pack(documents: Spans, row_len: int, seed: int) -> PackedRows:
     by_row = np.argsort(rows, kind="stable")
     chosen = order[by_row]
     firsts = np.concatenate([[0], np.cumsum(np.bincount(rows))])
+    # The shortest come last: only the last row may hold a single token, which is nobody's target.
+    lone = int(len(chosen) > 0 and firsts[-1] - firsts[-2] == 1 and pieces.lengths[chosen[-1]] == 1)
+    chosen, firsts = chosen[: len(chosen) - lone], firsts[: len(firsts) - lone]
     return PackedRows(
         row_len=row_len,
         pieces=Spans(addresses=pieces.addresses[chosen], lengths=pieces.lengths[chosen]),
         firsts=firsts,
-        num_documents=len(documents),
+        num_documents=len(documents) - lone,
         num_tokens=documents.num_tokens,
     )
 
