@@ -47,7 +47,7 @@ def inspect(
     val_fraction: Annotated[float, typer.Option(help="Part that is held out.")] = 0.1,
     seed: Annotated[int, typer.Option()] = 42,
 ) -> None:
-    """Show the first rows that training would read, and how the tokens are split and used."""
+    """Show the first rows that training without canaries would read, and how the tokens are split and used."""
     loaded = Tokenizer.load(tokenizer)
     config = validated(
         BaseConfig,
