@@ -79,11 +79,15 @@ def test_without_a_manifest_the_end_of_the_text_is_held_out(files: Path) -> None
     assert report["dataset"]["split_mode"] == "window"
 
 
-def test_tokens_are_built_once_and_can_be_given(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train_base(files, "--dataset-mode", "packed") == ClientExit.OK
-    manifest = files / "base/tokens/token_shards_manifest.json"
-    written = manifest.stat().st_mtime_ns
-    assert train_base(files) == ClientExit.OK
+def test_tokens_are_built_once_and_can_be_given(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        recorded_runs(patch)
+        train_base(files, "--dataset-mode", "packed")
+        manifest = files / "base/tokens/token_shards_manifest.json"
+        written = manifest.stat().st_mtime_ns
+        train_base(files)
     assert "reusing the tokens" in capsys.readouterr().err and manifest.stat().st_mtime_ns == written
     arguments = ["--tokens", str(files / "base/tokens"), "--tokenizer", str(files / "tokenizer.json")]
     assert (

@@ -50,7 +50,13 @@ def test_pieces_and_neighbours_change_nothing(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_mark_at_the_beginning_belongs_to_its_own_document() -> None:
-    marked = ["plain words before", "\u0301 leads here", "\u0345\u0e31 and here", "\u200b\u0301x", "\0\u0301 nul"]
+    marked = [
+        "plain words before",
+        "\u0301 leads here",
+        "\u0345\u0e31 and here",
+        "\u200b\u0301x",
+        "\0\u0301 nul",
+    ]
     alone = [_per_document(shingle_sets([text], 1))[0] for text in marked]
     assert _per_document(shingle_sets(marked, 1)) == alone
 
