@@ -3,12 +3,13 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
 import pytest
+import torch
 from picochat_contract.configs import BaseConfig
 from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.manifest import StageJob
@@ -33,6 +34,15 @@ TINY_BASE: dict[str, Any] = {
 }
 
 StartStage = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads of several tests at a time wait for each other: models this small then take ten times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
