@@ -14,6 +14,9 @@ from picochat_contract.errors import Code, SpecError
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bf16"]
 GateProfile = Literal["none", "research", "first_release", "skill_release"]
+AttentionBackend = Literal["auto", "flash", "efficient", "math", "cudnn", "flex", "fa3"]
+DistributedStrategy = Literal["ddp", "fsdp"]
+LrDecay = Literal["none", "linear", "cosine", "wsd"]
 MAX_REPEATS = 1_000  # of a canary
 
 
@@ -28,7 +31,14 @@ class ModelConfig(Config):
     sequence_len: int = Field(default=256, ge=8, le=131_072)
     """Context window, tokens."""
     mlp_hidden: int | None = Field(default=None, ge=8, le=1 << 20)
-    """SwiGLU hidden width; None means 8/3 of n_embd rounded up to a multiple of 64."""
+    """Hidden width of the MLP; None means 8/3 of n_embd rounded up to a multiple of 64 for swiglu, else 4 n_embd."""
+    norm_type: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    position_encoding: Literal["rope", "learned"] = "rope"
+    """learned: a table of `sequence_len` vectors added to the embedding, as in GPT-2."""
+    activation: Literal["swiglu", "gelu", "relu2"] = "swiglu"
+    """Of the MLP; gelu and relu2 have two matrices instead of three."""
+    logit_softcap: float = Field(default=0.0, ge=0)
+    """Logits become cap x tanh(logits / cap); 0 is off."""
     qk_norm: bool = True
     tie_embeddings: bool = True
     parallel_residual: bool = False
@@ -48,7 +58,18 @@ class ModelConfig(Config):
 
     @property
     def hidden(self) -> int:
-        return self.mlp_hidden or -(-8 * self.n_embd // 3 // 64) * 64
+        if self.mlp_hidden is not None:
+            return self.mlp_hidden
+        return -(-8 * self.n_embd // 3 // 64) * 64 if self.activation == "swiglu" else 4 * self.n_embd
+
+    @property
+    def has_stock_class(self) -> bool:
+        """True if the weights map one to one to a Hugging Face class: Qwen3ForCausalLM or LlamaForCausalLM."""
+        return (
+            (self.norm_type, self.position_encoding, self.activation) == ("rmsnorm", "rope", "swiglu")
+            and not self.parallel_residual
+            and not self.logit_softcap
+        )
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> "ModelConfig":
@@ -65,7 +86,7 @@ class ModelConfig(Config):
                 f"n_head must be a multiple of n_kv_head: got {self.n_head} and {self.num_kv_heads}",
                 param="n_kv_head",
             )
-        if self.head_dim % 2:
+        if self.head_dim % 2 and self.position_encoding == "rope":
             raise SpecError(
                 Code.INVALID_SHAPE,
                 f"head_dim = n_embd / n_head must be even for RoPE: got {self.head_dim}",
@@ -84,15 +105,20 @@ class OptimConfig(Config):
     device_batch_size: int = Field(ge=1)
     """Rows per rank and forward pass."""
     grad_accum_steps: int = Field(default=1, ge=1)
-    learning_rate: float = Field(gt=0, le=1)
-    """Highest rate of the schedule, before `auto_lr_scaling`."""
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """Highest rate of the schedule, before `auto_lr_scaling`; None derives it (`learning_rates.py`)."""
     auto_lr_scaling: bool = False
     """Multiply the rate by sqrt(rows per optimizer step / 8), over all ranks (`learning_rates.py`)."""
     warmup_steps: int = Field(default=20, ge=0)
-    lr_decay: Literal["none", "linear", "cosine"] = "cosine"
+    lr_decay: LrDecay = "cosine"
+    """wsd: constant after the warm-up, then linear decay over the last `decay_fraction` of the steps."""
+    decay_fraction: float = Field(default=0.5, gt=0, le=1)
+    """Share of the steps in which wsd decays."""
     min_lr_ratio: float = Field(default=0.1, ge=0, le=1)
-    weight_decay: float = Field(default=0.1, ge=0)
-    """On matrices only; norms are never decayed."""
+    weight_decay: float | None = Field(default=0.1, ge=0)
+    """On matrices only; norms are never decayed. None derives it (`learning_rates.py`)."""
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    """Decay per step of a running mean of the weights, which is then what is validated and kept; 0 is off."""
     grad_clip: float = Field(default=1.0, ge=0)
     """Maximum global gradient norm; 0 switches clipping off."""
     val_fraction: float = Field(default=0.1, gt=0, lt=1)
@@ -100,6 +126,8 @@ class OptimConfig(Config):
     """Steps between validations."""
     checkpoint_every: int = Field(default=50, ge=1)
     """Steps between resume checkpoints."""
+    keep_every: int = Field(default=0, ge=0)
+    """Steps between weights that are kept beside the last and the best ones; 0 keeps none."""
     log_every: int = Field(default=5, ge=1)
     early_stop_patience: int = Field(default=0, ge=0)
     """Validations without improvement before stopping; 0 means never."""
@@ -108,6 +136,16 @@ class OptimConfig(Config):
     """auto: bf16 where the hardware computes it natively, else float32."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto switches it on where the run is long enough to repay it."""
+    attn_backend: AttentionBackend = "auto"
+    """Kernel of attention; auto takes the fastest that the device and number format allow."""
+    gradient_checkpointing: bool = False
+    """Compute each block again in the backward pass instead of keeping its activations."""
+    loss_chunk_tokens: int | None = Field(default=None, ge=16)
+    """Tokens whose logits are held at once; None chooses by vocabulary and device."""
+    stop_after_steps: int | None = Field(default=None, ge=1)
+    """Stop here with a resume checkpoint, on the schedule of `max_steps`: a dry run; None means no."""
+    tensorboard: bool = False
+    """Write TensorBoard event files beside the report (needs the extra `monitor`)."""
     seed: Seed = 42
 
 
@@ -115,13 +153,12 @@ class BaseConfig(OptimConfig):
     model: ModelConfig = ModelConfig()
     max_steps: Steps = 300
     device_batch_size: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0, le=1)
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: orthogonalised momentum for the matrices of the blocks, AdamW for the rest, at one learning rate."""
-    attn_backend: Literal["auto", "flash", "efficient", "math", "cudnn"] = "auto"
-    """Kernel of scaled dot-product attention; auto takes the fastest that the device and number format allow."""
     loss_spike_rollback: bool = False
-    """Go back to the last good weights at half the learning rate where the loss jumps; one process only."""
+    """Go back to the last good weights at half the learning rate where the loss jumps."""
+    document_mask: bool = False
+    """Attention does not look over the beginning of a document."""
     split_mode: Literal["document", "window"] = "document"
     """How validation text is held out; `window` lets it share documents with training and says so."""
     dataset_mode: Literal["memory", "sharded", "packed"] = "memory"
@@ -151,8 +188,8 @@ class BaseConfig(OptimConfig):
 class SftConfig(OptimConfig):
     max_steps: Steps = 200
     device_batch_size: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0, le=1)
-    weight_decay: float = Field(default=0.01, ge=0)
+    learning_rate: float | None = Field(default=1e-3, gt=0, le=1)
+    weight_decay: float | None = Field(default=0.01, ge=0)
     val_fraction: float = Field(default=0.1, gt=0, lt=1)
     sampling: Literal["uniform", "category_sqrt", "category_balanced"] = "category_sqrt"
     train_on: Literal["last", "all"] = "last"
@@ -184,13 +221,33 @@ class ReportConfig(Config):
 
 
 class Resources(Config):
-    """What a stage runs on. Of a fingerprint only `nproc_per_node` is part, since it multiplies the batch."""
+    """What a stage runs on. Of a fingerprint only the number of ranks is part, since it multiplies the batch."""
 
     device: Device = "auto"
     nproc_per_node: int = Field(default=1, ge=1, le=64)
-    """torchrun processes for base and sft: one per GPU."""
+    """torchrun processes for base and sft on each machine: one per GPU."""
+    nnodes: int = Field(default=1, ge=1, le=512)
+    """Machines that run base and sft together; each is given the same command and finds the others by `rdzv_endpoint`."""
+    rdzv_endpoint: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]+:[0-9]{1,5}$")
+    """host:port of torchrun's rendezvous; needed where `nnodes` is over 1."""
+    distributed_strategy: DistributedStrategy = "ddp"
+    """ddp: every rank has the whole model. fsdp: weights, gradients and optimizer state are shared out (FSDP2)."""
     num_threads: int | None = Field(default=None, ge=1)
     """CPU threads per process; None means all cores shared evenly."""
+
+    @property
+    def num_ranks(self) -> int:
+        return self.nproc_per_node * self.nnodes
+
+    @model_validator(mode="after")
+    def _machines_can_meet(self) -> "Resources":
+        if self.nnodes > 1 and self.rdzv_endpoint is None:
+            raise SpecError(
+                Code.INVALID_VALUE,
+                f"nnodes is {self.nnodes} but there is no rdzv_endpoint; give host:port of the first machine, the same on all",
+                param="rdzv_endpoint",
+            )
+        return self
 
 
 class RunPlan(Config):

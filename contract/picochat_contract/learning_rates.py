@@ -1,12 +1,23 @@
-"""Learning rates that depend on the batch: the rate a run really uses, and the one that a published law would give."""
+"""Learning rate and weight decay that a training really uses: as given, or derived from model, tokens and batch.
+
+`learning_rate: null` is Step Law's rate (arXiv 2503.04715). `weight_decay: null` keeps the number of steps over which
+AdamW averages its updates, 1 / (rate x decay), at the share of the run that "Power Lines" found best
+(arXiv 2505.13738).
+"""
 
 import math
 from typing import Final
 
-from picochat_contract.configs import OptimConfig
+from picochat_contract.configs import BaseConfig, OptimConfig
+from picochat_contract.model_size import num_body_parameters
 
 REFERENCE_ROWS: Final = 8
 """Rows per optimizer step at which `auto_lr_scaling` leaves the configured rate as it is."""
+DEFAULT_SFT_RATE: Final = 1e-3
+DEFAULT_SFT_DECAY: Final = 0.01
+LEAST_DECAY: Final = 0.01
+MOST_DECAY: Final = 0.3
+"""The law was fitted on long runs; short ones would be told to forget each step at once."""
 LAW_MAXIMUM: Final = 3e-3
 """The law was fitted from 60M to 1B parameters; for smaller models it asks for rates at which training is unstable."""
 
@@ -16,11 +27,34 @@ def rows_per_step(config: OptimConfig, num_ranks: int) -> int:
     return config.device_batch_size * config.grad_accum_steps * num_ranks
 
 
-def effective_learning_rate(config: OptimConfig, num_ranks: int) -> float:
-    """The highest rate that the optimizer is given."""
-    if not config.auto_lr_scaling:
+def configured_learning_rate(config: OptimConfig, num_ranks: int) -> float:
+    """The rate as given, or as derived where none is; before `auto_lr_scaling`."""
+    if config.learning_rate is not None:
         return config.learning_rate
-    return config.learning_rate * math.sqrt(rows_per_step(config, num_ranks) / REFERENCE_ROWS)
+    if not isinstance(config, BaseConfig):
+        return DEFAULT_SFT_RATE
+    step_tokens = rows_per_step(config, num_ranks) * config.model.sequence_len
+    return law_learning_rate(num_body_parameters(config.model), config.max_steps * step_tokens, step_tokens)
+
+
+def effective_learning_rate(config: OptimConfig, num_ranks: int) -> float:
+    """The highest rate that the optimizer is given. A derived rate is that of its batch already."""
+    rate = configured_learning_rate(config, num_ranks)
+    if not config.auto_lr_scaling or config.learning_rate is None:
+        return rate
+    return rate * math.sqrt(rows_per_step(config, num_ranks) / REFERENCE_ROWS)
+
+
+def effective_weight_decay(config: OptimConfig, num_ranks: int) -> float:
+    """The decay that the optimizer is given, before it is multiplied by the rate of the step."""
+    if config.weight_decay is not None:
+        return config.weight_decay
+    if not isinstance(config, BaseConfig):
+        return DEFAULT_SFT_DECAY
+    tokens = config.max_steps * rows_per_step(config, num_ranks) * config.model.sequence_len
+    timescale = 1.084 * math.pow(tokens / num_body_parameters(config.model), -0.527)
+    decay = 1 / (config.max_steps * effective_learning_rate(config, num_ranks) * timescale)
+    return min(max(decay, LEAST_DECAY), MOST_DECAY)
 
 
 def law_learning_rate(num_body_parameters: int, num_tokens: int, tokens_per_step: int) -> float:

@@ -74,7 +74,7 @@ def fingerprint(stage: StageName, config: Config, inputs: dict[str, str], resour
             "stage": stage.value,
             "config": config.model_dump(mode="json"),
             "inputs": inputs,
-            "num_ranks": resources.nproc_per_node if STAGES[stage].distributed else 1,
+            "num_ranks": resources.num_ranks if STAGES[stage].distributed else 1,
             "code": code_version(stage),
         }
     )

@@ -31,8 +31,9 @@ def num_parameters(model: ModelConfig, num_tokens: int) -> int:
 
 def num_body_parameters(model: ModelConfig) -> int:
     """Without embedding and head."""
+    positions = model.sequence_len * model.n_embd if model.position_encoding == "learned" else 0
     norms = 2 * model.n_embd + (2 * model.head_dim if model.qk_norm else 0)
-    return model.n_layer * (_block_matrices(model) + norms) + model.n_embd
+    return model.n_layer * (_block_matrices(model) + norms) + model.n_embd + positions
 
 
 def num_matrix_parameters(model: ModelConfig) -> int:
@@ -49,4 +50,4 @@ def flops_per_token(model: ModelConfig, num_tokens: int) -> int:
 def _block_matrices(model: ModelConfig) -> int:
     kv_width = model.num_kv_heads * model.head_dim
     attention = 2 * model.n_embd * model.n_embd + 2 * model.n_embd * kv_width
-    return attention + 3 * model.n_embd * model.hidden
+    return attention + (3 if model.activation == "swiglu" else 2) * model.n_embd * model.hidden

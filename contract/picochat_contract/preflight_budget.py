@@ -13,6 +13,7 @@ from picochat_contract.configs import PreflightConfig, RunPlan
 from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.learning_rates import (
     REFERENCE_ROWS,
+    configured_learning_rate,
     effective_learning_rate,
     law_learning_rate,
     rows_per_step,
@@ -71,6 +72,8 @@ class Budget:
     recommended_sft_steps: int | None
     base_lr_reference_effective_batch: int
     auto_lr_scaling: bool
+    base_configured_learning_rate: float
+    sft_configured_learning_rate: float
     base_effective_learning_rate: float
     sft_effective_learning_rate: float
     law_learning_rate: float
@@ -95,7 +98,7 @@ class Budget:
 def plan_budget(config: PreflightConfig, plan: RunPlan, facts: PreflightFacts) -> Budget:
     """Compute everything; what needs a corpus or rows that are not there is None."""
     base, sft, machine = plan.base, plan.sft, facts.machine
-    ranks = plan.resources.nproc_per_node
+    ranks = plan.resources.num_ranks
     vocab = vocab_size(plan.tokenizer)
     parameters = num_parameters(base.model, vocab)
     tokens_per_byte, token_note = estimated_tokens_per_byte(plan.tokenizer)
@@ -146,6 +149,8 @@ def plan_budget(config: PreflightConfig, plan: RunPlan, facts: PreflightFacts) -
         recommended_sft_steps=max(1, round(3 * sft_rows / sft_step_rows)) if sft_rows else None,
         base_lr_reference_effective_batch=REFERENCE_ROWS,
         auto_lr_scaling=base.auto_lr_scaling,
+        base_configured_learning_rate=configured_learning_rate(base, ranks),
+        sft_configured_learning_rate=configured_learning_rate(sft, ranks),
         base_effective_learning_rate=effective_learning_rate(base, ranks),
         sft_effective_learning_rate=effective_learning_rate(sft, ranks),
         law_learning_rate=law_learning_rate(num_body_parameters(base.model), planned, step_tokens),

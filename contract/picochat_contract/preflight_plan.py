@@ -100,7 +100,7 @@ def _launch(s: Subject) -> Measured:
 
 
 def _lr(s: Subject) -> Measured:
-    rate = s.plan.base.learning_rate
+    rate = s.budget.base_configured_learning_rate
     return Measured(value=rate, message=f"base.learning_rate {rate:g}")
 
 

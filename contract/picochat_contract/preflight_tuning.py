@@ -77,7 +77,7 @@ def _sft_exposure(s: Subject) -> Measured:
 
 
 def _sft_lr(s: Subject) -> Measured:
-    sft, base = s.plan.sft.learning_rate, s.plan.base.learning_rate
+    sft, base = s.budget.sft_configured_learning_rate, s.budget.base_configured_learning_rate
     return Measured(value=sft / base, message=f"sft.learning_rate {sft:g}, base.learning_rate {base:g}")
 
 

@@ -17,7 +17,7 @@ from picochat_trainer.preflight.measuring import measure
 
 
 def run(context: StageContext, config: PreflightConfig) -> dict[str, float]:
-    ranks = config.plan.resources.nproc_per_node if config.plan else 1
+    ranks = config.plan.resources.num_ranks if config.plan else 1
     facts = measure(context.path, machine_facts(context.run_dir, ranks))
     report = record(judge(config, facts), facts)
     write_text(context.output(layout.PREFLIGHT), report.model_dump_json(indent=2) + "\n")

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from picochat_contract.configs import BaseConfig
 from picochat_contract.errors import Code, ContractError
+from picochat_contract.learning_rates import effective_learning_rate
 from torch import Tensor, nn
 
 from picochat_trainer.context import Interrupted, StageContext
@@ -86,10 +87,8 @@ class Trainer:
         self.model = training.model
         self.clock = Clock()
         self.dtype = autocast_dtype(self.config.precision, context.device)
-        self.optimizer = make_optimizer(self.model, self.config)
-        choose_backend(
-            self.config.attn_backend if isinstance(self.config, BaseConfig) else "auto", context.device
-        )
+        self.optimizer = make_optimizer(self.model, self.config, num_ranks=context.world_size)
+        choose_backend(self.config.attn_backend, context.device)
         torch.manual_seed(self.config.seed + context.rank)  # dropout; a resume puts its own state over this
         fresh = _fresh_state(training.fingerprint), dict[str, Tensor]()
         self.state, snapshot = restore(context, training, self.optimizer) or fresh
@@ -198,7 +197,7 @@ class Trainer:
             raise ContractError(
                 Code.INVALID_VALUE,
                 f"the loss or its gradient was not finite in {in_a_row} steps in a row, the last being step "
-                f"{self.state.step}; lower learning_rate (now {self.config.learning_rate:g}), raise "
+                f"{self.state.step}; lower learning_rate (now {self._peak_rate():g}), raise "
                 "warmup_steps, or use precision: float32",
                 param="learning_rate",
             )
@@ -325,6 +324,9 @@ class Trainer:
             self._set(losses=(*losses[:-1], losses[-1].model_copy(update=values)))
         else:
             self._set(losses=(*losses, LossPoint(step=self.state.step, **values)))
+
+    def _peak_rate(self) -> float:
+        return effective_learning_rate(self.config, self.context.world_size)
 
     def _set(self, **values: Any) -> None:
         self.state = self.state.model_copy(update=values)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from picochat_contract.configs import BaseConfig, OptimConfig
+from picochat_contract.learning_rates import effective_learning_rate, effective_weight_decay
 from torch import Tensor, nn
 
 BETAS = (0.9, 0.95)
@@ -47,7 +48,8 @@ class Optimizers:
         )
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizers:
+def make_optimizer(model: nn.Module, config: OptimConfig, *, num_ranks: int = 1) -> Optimizers:
+    rate, decay = effective_learning_rate(config, num_ranks), effective_weight_decay(config, num_ranks)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     muon: list[nn.Parameter] = []
     if isinstance(config, BaseConfig) and config.optimizer == "muon":
@@ -56,10 +58,10 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizers:
     rest = [p for _, p in named if id(p) not in taken]
     adamw = torch.optim.AdamW(
         [
-            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": decay},
             {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
         ],
-        lr=config.learning_rate,
+        lr=rate,
         betas=BETAS,
         eps=EPS,
         fused=all(p.device.type in ("cpu", "cuda") for p in rest),
@@ -71,8 +73,8 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizers:
             adamw,
             torch.optim.Muon(
                 muon,
-                lr=config.learning_rate,
-                weight_decay=config.weight_decay,
+                lr=rate,
+                weight_decay=decay,
                 momentum=MUON_MOMENTUM,
                 nesterov=True,
                 adjust_lr_fn="match_rms_adamw",
