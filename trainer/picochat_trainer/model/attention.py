@@ -15,7 +15,6 @@ from picochat_contract.errors import Code, ContractError
 from torch import Tensor
 
 
-
 def choose_backend(backend: AttentionBackend, device: str) -> None:
     """Leave only one kind of fused attention kernel on in this process; `auto` leaves PyTorch its choice.
 
