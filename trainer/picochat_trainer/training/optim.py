@@ -24,10 +24,25 @@ class Optimizers:
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
         self.parts = tuple(parts)
+        self._part_by_id = {
+            id(parameter): part
+            for part in self.parts
+            for group in part.param_groups
+            for parameter in group["params"]
+        }
 
-    def step(self) -> None:
+    def step(self, skip: Tensor | None = None) -> None:
+        """Update the parameters once; the host waits for nothing.
+
+        `skip` is a 0-d tensor on the parameters' device: where it is not zero, parameters, momentum and step counts
+        stay as they are.
+        """
+        flag = None if skip is None else (skip != 0).to(torch.float32)
         for part in self.parts:
-            part.step()
+            if isinstance(part, torch.optim.AdamW):
+                _step_adamw(part, flag)
+            else:
+                _step_or_undo(part, flag)
 
     def zero_grad(self) -> None:
         for part in self.parts:
@@ -40,12 +55,32 @@ class Optimizers:
 
     def part_of(self, parameter: Tensor) -> torch.optim.Optimizer:
         """The optimizer that steps `parameter`."""
-        return next(
-            part
-            for part in self.parts
-            for group in part.param_groups
-            if any(parameter is own for own in group["params"])
-        )
+        return self._part_by_id[id(parameter)]
+
+
+def _step_adamw(part: torch.optim.AdamW, flag: Tensor | None) -> None:
+    """Fused AdamW leaves everything as it is where `found_inf` is one, which is how GradScaler skips a step."""
+    part.found_inf = flag  # type: ignore[attr-defined]
+    try:
+        part.step()
+    finally:
+        del part.found_inf  # type: ignore[attr-defined]
+
+
+@torch.no_grad()
+def _step_or_undo(part: torch.optim.Optimizer, flag: Tensor | None) -> None:
+    if flag is None:
+        part.step()
+        return
+    parameters = [p for group in part.param_groups for p in group["params"] if p.grad is not None]
+    weights = [p.clone() for p in parameters]
+    states = [{slot: value.clone() for slot, value in part.state.get(p, {}).items()} for p in parameters]
+    part.step()
+    for parameter, weight, state in zip(parameters, weights, states, strict=True):
+        parameter.copy_(torch.where(flag != 0, weight, parameter))
+        for slot, value in part.state[parameter].items():
+            before = state.get(slot, torch.zeros_like(value))
+            value.copy_(torch.where(flag != 0, before, value))
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig, *, num_ranks: int = 1) -> Optimizers:
@@ -64,7 +99,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig, *, num_ranks: int = 1)
         lr=rate,
         betas=BETAS,
         eps=EPS,
-        fused=all(p.device.type in ("cpu", "cuda") for p in rest),
+        fused=True,  # also what lets a step be skipped without asking the device
     )
     if not muon:
         return Optimizers([adamw])
