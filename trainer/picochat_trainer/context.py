@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from picochat_contract.configs import Resources
+from picochat_contract.configs import DistributedStrategy, Resources
 from picochat_contract.events import CheckpointFiles, EventType, StageEvent
 from picochat_contract.manifest import StageJob
 
@@ -105,6 +105,11 @@ class StageContext:
     @property
     def resources(self) -> Resources:
         return self.job.resources
+
+    @property
+    def strategy(self) -> DistributedStrategy:
+        """How base and SFT share the work out where there are several ranks."""
+        return self.resources.distributed_strategy
 
     @property
     def num_workers(self) -> int:

@@ -1,13 +1,17 @@
-"""The few collectives that training needs. All are the identity in a single process."""
+"""How a training is spread over ranks, and the few collectives it needs. All are the identity in a single process."""
 
+import math
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
+from picochat_contract.configs import DistributedStrategy
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 def start(device: str, world_size: int) -> None:
@@ -32,8 +36,12 @@ def exit_process(code: int) -> None:
     os._exit(code)
 
 
-def wrap(module: nn.Module, device: str) -> nn.Module:
-    """DDP where there are several ranks."""
+def shard(model: nn.Module, device: str, strategy: DistributedStrategy) -> None:
+    """Share the parameters of `model` out over the ranks, in place; to be called before the optimizer is made."""
+
+
+def wrap(module: nn.Module, device: str, strategy: DistributedStrategy = "ddp") -> nn.Module:
+    """What the loop calls for the loss: with several ranks, backward passes then average gradients over them."""
     if not dist.is_initialized():
         return module
     with warnings.catch_warnings():
@@ -46,6 +54,28 @@ def wrap(module: nn.Module, device: str) -> nn.Module:
             gradient_as_bucket_view=True,
             static_graph=True,
         )
+
+
+@contextmanager
+def accumulating(module: nn.Module, *, is_last: bool) -> Iterator[None]:
+    """Around forward and backward pass of one micro-batch of what `wrap` gave: only the last one of a step talks."""
+    yield
+
+
+def clip(model: nn.Module, limit: float) -> Tensor:
+    """Scale gradients down to a global norm of `limit` (0: never); return the norm before, 0-d, without a host sync."""
+    return nn.utils.clip_grad_norm_(model.parameters(), limit or math.inf)
+
+
+def full_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The whole weights on the CPU of the main rank, {} on the others; all ranks call this."""
+    is_main = not dist.is_initialized() or dist.get_rank() == 0
+    found: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if is_main:
+            found[name] = whole.detach().cpu()
+    return found
 
 
 def any_rank(flags: Sequence[bool], device: str) -> list[bool]:
