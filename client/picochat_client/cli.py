@@ -30,7 +30,9 @@ from picochat_client._waiting import wait_for_outcome
 from picochat_client.data_cli import app as data_app
 from picochat_client.honesty_tables import honesty_parts
 from picochat_client.outcome import outcome_of, preflight_exit, verdict_exit
+from picochat_client.paid_launch import ConfirmPaidLaunch, ask_for_paid_launch
 from picochat_client.preflight_tables import preflight_line, preflight_table
+from picochat_client.specs import read_spec
 from picochat_client.terminal import size
 
 HELP = """Submit training runs to a picochat server, follow them, fetch what they wrote.
@@ -90,14 +92,18 @@ def submit(
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key and spec again give the same run.")
     ] = None,
+    confirm_paid_launch: ConfirmPaidLaunch = False,
     as_json: AsJson = False,
 ) -> None:
     """Upload what SPEC names and start a run."""
     invocation: Invocation = context.obj
     invocation.timeout_seconds = invocation.timeout_seconds if timeout is None else timeout
-    named = [f"name={json.dumps(name)}"] if name is not None else []
+    given = [*(settings or []), *([f"name={json.dumps(name)}"] if name is not None else [])]
+    # Before anything is uploaded; the server would refuse it, too.
+    if ask_for_paid_launch(read_spec(spec, given).spec, confirmed=confirm_paid_launch, say=invocation.say):
+        given.append("confirm_paid_launch=true")
     with invocation.open(waits=True) as client:
-        body = client.prepare_spec(spec, [*(settings or []), *named])
+        body = client.prepare_spec(spec, given)
         run = client.runs.submit(body, idempotency_key=idempotency_key)
         if wait:
             invocation.say(f"run {run.id} submitted: {client.run_page(run.id)}")

@@ -10,6 +10,7 @@ from picochat_contract.events import CheckpointFiles, EventType, StageEvent
 from picochat_contract.gate import GateReport, Verdict
 from picochat_contract.layout import Kind
 from picochat_contract.manifest import Manifest, StageJob
+from picochat_contract.paid_launch import PaidLaunch
 from picochat_contract.stages import StageName
 from picochat_contract.states import AttemptState, Cause, DesiredState, RunState, StageState
 
@@ -117,12 +118,24 @@ class RunSummary(Wire):
     message: str | None
 
 
+class ConfirmedLaunch(Wire):
+    """Who said that a run on paid GPUs shall start, and what they were told."""
+
+    confirmed_by: str
+    """Name of the key that was used."""
+    key: str
+    confirmed_at: datetime
+    launch: PaidLaunch
+
+
 class RunOut(RunSummary):
     spec: dict[str, Any]
     stages: list[StageOut]
     gate_profile: str
     last_seq: int
     """Sequence number of the newest event."""
+    confirmed_launch: ConfirmedLaunch | None = None
+    """None where no confirmation was needed."""
 
 
 class EventOut(Wire):

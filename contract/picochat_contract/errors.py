@@ -19,6 +19,7 @@ class Code(StrEnum):
     INVALID_SHAPE = "invalid_shape"  # the model's dimensions do not fit together
     NOT_YAML = "not_yaml"
     SOURCE_NOT_UPLOADED = "source_not_uploaded"  # a file path came over HTTP instead of an artifact digest
+    CONFIRMATION_REQUIRED = "confirmation_required"  # a run on paid GPUs that nobody has confirmed
     DATASET_UNKNOWN = "dataset_unknown"  # the project has no dataset of this name, version or role
     # inputs of a stage
     CORPUS_MISSING = "corpus_missing"
@@ -32,6 +33,7 @@ class Code(StrEnum):
     MISSING_DEPENDENCY = (
         "missing_dependency"  # a file kind whose reader is not installed; the message names the extra
     )
+    RANKS_NOT_READY = "ranks_not_ready"  # rank 0 of several does not get ready, so the others ended
     EXISTS = "exists"  # an output is there already and --force was not given
     INPUT_CHANGED = "input_changed"  # an input's sha256 is not the recorded one
     # HTTP

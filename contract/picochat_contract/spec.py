@@ -54,6 +54,8 @@ class RunSpec(Config):
     """Last stage to run; the stages that it does not need are left out."""
     max_attempts: int = Field(default=3, ge=1, le=20)
     """Tries per stage where the cause is the machine's, not the data's."""
+    confirm_paid_launch: bool = False
+    """Somebody has seen what a long run on GPUs takes and wants it; such a run does not start without."""
 
     @model_validator(mode="after")
     def _plan_is_ours(self) -> "RunSpec":

@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from picochat_contract.api import API, Problem
 from picochat_contract.errors import Code, ContractError, TransitionError
+from picochat_contract.paid_launch import ConfirmationRequired
 from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -42,6 +43,7 @@ class ApiProblem(Exception):  # noqa: N818 - the name of what it carries (RFC 94
         *,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -49,6 +51,8 @@ class ApiProblem(Exception):  # noqa: N818 - the name of what it carries (RFC 94
         self.detail = _utf8(detail)
         self.param = _utf8(param) if param is not None else None
         self.headers = dict(headers or {})
+        self.extra = dict(extra or {})
+        """Further members of the problem JSON."""
 
 
 def not_found(what: str, name: str) -> ApiProblem:
@@ -95,6 +99,7 @@ def problem_json(problem: ApiProblem, request_id: str) -> dict[str, Any]:
         detail=problem.detail,
         param=problem.param,
         request_id=request_id or None,
+        **problem.extra,
     ).model_dump(exclude_none=True)
 
 
@@ -103,9 +108,12 @@ def request_id(request: Request) -> str:
 
 
 def of_contract_error(error: ContractError) -> ApiProblem:
-    """422, or 409 for a transition that the table does not allow."""
-    status = 409 if isinstance(error, TransitionError) else 422
-    return ApiProblem(status, error.code, error.message, param=error.param)
+    """422, or 409 for a transition that the table does not allow and for a launch that nobody has confirmed."""
+    status = 409 if isinstance(error, TransitionError | ConfirmationRequired) else 422
+    extra = (
+        {"launch": error.launch.model_dump(mode="json")} if isinstance(error, ConfirmationRequired) else {}
+    )
+    return ApiProblem(status, error.code, error.message, param=error.param, extra=extra)
 
 
 def _contract_error(request: Request, error: Exception) -> Response:

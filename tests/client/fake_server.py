@@ -17,6 +17,7 @@ from picochat_contract.api_data import DatasetIn, DatasetOut
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.gate import Verdict
 from picochat_contract.layout import kind_of
+from picochat_contract.paid_launch import refuse_unconfirmed
 from picochat_contract.spec import check_uploadable, parse_mapping
 
 from .findings import dataset_out
@@ -97,7 +98,9 @@ class FakeServer:
         key = request.headers["Idempotency-Key"]
         if key not in self.by_key:
             body = json.loads(request.content)
-            check_uploadable(parse_mapping(body))
+            spec = parse_mapping(body)
+            check_uploadable(spec)
+            refuse_unconfirmed(spec)
             self.by_key[key] = self.add_run(body).id
         return answer(self.runs[self.by_key[key]].out(), 201)
 

@@ -16,7 +16,7 @@ from picochat_server.artifacts.downloads import file_answer
 from picochat_server.artifacts.service import artifact_at
 from picochat_server.auth.deps import SessionDep, check_scope
 from picochat_server.auth.principal import Principal
-from picochat_server.pages import dataset_view, honesty_view, preflight_view, views
+from picochat_server.pages import dataset_view, honesty_view, preflight_view, submit_view, views
 from picochat_server.pages.context import LoginPage, RunPage
 from picochat_server.pages.data_context import Part
 from picochat_server.pages.honesty import MAX_PAIR
@@ -47,6 +47,29 @@ def run_list(
     state: RunState | None = None,
 ) -> Response:
     return page("runs.html", views.runs_page(session, principal, _url(request), after, state))
+
+
+@router.get("/runs/new")
+def new_run(principal: ReaderDep, session: SessionDep) -> Response:
+    check_scope(principal, "runs:write")
+    return page("new_run.html", submit_view.new_run_page(session, principal))
+
+
+@router.post("/runs/new", dependencies=[SameOriginDep])
+def submit_run(
+    request: Request,
+    principal: ReaderDep,
+    session: SessionDep,
+    spec: Annotated[str, Form(max_length=submit_view.MAX_SPEC)] = "",
+    token: Annotated[str, Form(max_length=submit_view.MAX_TOKEN)] = "",
+    confirmed: Annotated[bool, Form()] = False,
+) -> Response:
+    """Submit a spec that was typed in; a run that is paid for by the hour is asked about first."""
+    check_scope(principal, "runs:write")
+    state = request.app.state
+    return submit_view.submitted(
+        session, state.store, state.settings, principal, spec=spec, token=token, confirmed=confirmed
+    )
 
 
 @router.get("/runs/{run_id}")

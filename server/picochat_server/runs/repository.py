@@ -10,8 +10,21 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from picochat_server.db import database_now
-from picochat_server.models import Attempt, Event, Metric, Outbox, Project, Run, Stage, StageArtifact
+from picochat_server.models import (
+    ApiKey,
+    Attempt,
+    Audit,
+    Event,
+    Metric,
+    Outbox,
+    Project,
+    Run,
+    Stage,
+    StageArtifact,
+)
 
+CONFIRMED = "run.confirm_paid_launch"
+"""The audit's action; its data is the PaidLaunch that was confirmed."""
 MAX_TWINS = 20  # finished stages with one fingerprint that are looked at for a reuse
 
 # --- runs ---
@@ -52,6 +65,19 @@ def runs_before(
 
 def project_name(session: Session, project_id: str) -> str:
     return session.scalars(select(Project.name).where(Project.id == project_id)).one()
+
+
+def confirmation_of(session: Session, run: Run) -> tuple[Audit, str | None] | None:
+    """The audit row of the run's confirmed launch, and the name of the key; None where none was asked for."""
+    if not run.spec.get("confirm_paid_launch"):
+        return None  # most runs: spares them a search of the audit
+    query = (
+        select(Audit, ApiKey.name)
+        .outerjoin(ApiKey, ApiKey.id == Audit.actor)
+        .where(Audit.project_id == run.project_id, Audit.target == run.id, Audit.action == CONFIRMED)
+    )
+    found = session.execute(query).first()
+    return None if found is None else (found[0], found[1])
 
 
 # --- stages and attempts ---

@@ -8,6 +8,7 @@ from picochat_contract.canonical import digest_of
 from picochat_contract.data_configs import ArtifactSource
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.ids import new_id
+from picochat_contract.paid_launch import refuse_unconfirmed
 from picochat_contract.spec import RunSpec, check_uploadable, expand, parse_mapping, stage_needs
 from picochat_contract.stages import StageName
 from picochat_contract.states import RUN_FINAL, DesiredState, RunState, StageState
@@ -39,11 +40,13 @@ def submit(
     """Accept a run, or give back the one that the same key submitted before."""
     spec = parse_mapping(raw)
     check_uploadable(spec)
-    digest = digest_of(spec.model_dump(mode="json"))
+    # Without the confirmation: who repeats a request that was accepted gets that run, confirmed as it was.
+    digest = digest_of(spec.model_dump(mode="json", exclude={"confirm_paid_launch"}))
     if idempotency_key is not None:
         _check_idempotency_key(idempotency_key)
         if earlier := _submitted_before(session, principal, idempotency_key, digest):
             return run_out(session, principal.project_id, earlier.id)
+    launch = refuse_unconfirmed(spec)
     resolved = resolve(session, principal.project_id, spec)
     _check_sources(session, principal.project_id, resolved.concrete)
     run = _new_run(principal, resolved.pinned, idempotency_key, digest)
@@ -59,6 +62,8 @@ def submit(
     session.add_all(_new_stages(run, resolved.concrete))
     session.flush()
     audit.record(session, principal, "run.submit", run.id, name=run.name)
+    if launch is not None:
+        audit.record(session, principal, repository.CONFIRMED, run.id, **launch.model_dump(mode="json"))
     chain.advance(session, store, settings, run)
     return run_out(session, principal.project_id, run.id)
 
@@ -71,6 +76,7 @@ def run_out(session: Session, project_id: str, run_id: str) -> RunOut:
         repository.stages_of(session, run.id),
         repository.attempts_of(session, run.id),
         repository.project_name(session, project_id),
+        repository.confirmation_of(session, run),
     )
 
 

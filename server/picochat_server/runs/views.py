@@ -7,14 +7,20 @@ from picochat_contract.api import AttemptOut, EventOut, RunOut, RunSummary, Stag
 from picochat_contract.stages import StageName
 from picochat_contract.states import STAGE_DONE, STAGE_FINAL, RunState, StageState
 
-from picochat_server.models import Attempt, Event, Run, Stage
+from picochat_server.models import Attempt, Audit, Event, Run, Stage
 
 
 def run_summary(run: Run, stages: Sequence[Stage], project: str) -> RunSummary:
     return RunSummary.model_validate(_summary(run, stages, project))
 
 
-def run_out(run: Run, stages: Sequence[Stage], attempts: Sequence[Attempt], project: str) -> RunOut:
+def run_out(
+    run: Run,
+    stages: Sequence[Stage],
+    attempts: Sequence[Attempt],
+    project: str,
+    confirmation: tuple[Audit, str | None] | None,
+) -> RunOut:
     by_stage: dict[str, list[Attempt]] = defaultdict(list)
     for attempt in attempts:
         by_stage[attempt.stage_id].append(attempt)
@@ -25,8 +31,18 @@ def run_out(run: Run, stages: Sequence[Stage], attempts: Sequence[Attempt], proj
             "stages": [_stage(stage, by_stage[stage.id]) for stage in stages],
             "gate_profile": run.gate_profile,
             "last_seq": run.event_seq,
+            "confirmed_launch": confirmation and _confirmed(*confirmation),
         }
     )
+
+
+def _confirmed(row: Audit, key_name: str | None) -> dict[str, object]:
+    return {
+        "confirmed_by": key_name or row.actor,
+        "key": row.actor,
+        "confirmed_at": row.time,
+        "launch": row.data,
+    }
 
 
 def event_out(event: Event) -> EventOut:

@@ -56,6 +56,8 @@ MATRIX: dict[str, frozenset[str]] = {
     "GET /readyz": PUBLIC,
     "GET /metrics": PUBLIC,
     "GET /": BROWSER,
+    "GET /runs/new": BROWSER,
+    "POST /runs/new": BROWSER,
     "GET /runs/{run_id}": BROWSER,
     "GET /runs/{run_id}/live": BROWSER,
     "GET /runs/{run_id}/preflight": BROWSER,

@@ -1,0 +1,157 @@
+"""Which runs need somebody's word before they start, since a GPU's hours are paid for, and what that person is told.
+
+A run is one of these where `resources.device` is `cuda` by name, it trains, and it is long by preflight's own
+definition or its scale is a preset for GPUs; a dry run is not. `confirm_paid_launch: true` in its spec is the word.
+"""
+
+from dataclasses import replace
+from typing import Any, Final
+
+from picochat_contract.config_base import Config
+from picochat_contract.device_classes import GPU_CLASSES, DeviceClass
+from picochat_contract.errors import Code, SpecError
+from picochat_contract.learning_rates import rows_per_step
+from picochat_contract.model_size import flops_per_token, num_parameters, vocab_size
+from picochat_contract.preflight_budget import long_run
+from picochat_contract.preflight_facts import MachineFacts
+from picochat_contract.preflight_footprint import training_seconds
+from picochat_contract.scales_gpu import GPU_SCALES
+from picochat_contract.spec import RunSpec, expand
+from picochat_contract.stages import StageName
+
+PARAM: Final = "confirm_paid_launch"
+SLOW_SHARE: Final = 0.2
+FAST_SHARE: Final = 0.5
+"""Shares of a device's peak between which training of these models is expected to lie (preflight_footprint.py)."""
+DRY_RUN_STEPS: Final = 200
+"""A base training that stops before its end and after no more steps than this is over in minutes on any machine."""
+USUAL_CLASSES: Final = ("h200", "h100", "a100")
+"""Device classes that are looked at where the scale's name tells none."""
+ADVICE: Final = (
+    "on the machine that will train, run `picochat sanity preh100 --capacity-scale {scale}`, then `picochat run tiny "
+    "--dry-run-steps 100 ...`, which measures hours and cost"
+)
+
+
+class PaidLaunch(Config):
+    """What a run on GPUs that is not over soon will take, as far as the spec alone tells."""
+
+    scale: str
+    reason: str
+    """Why it needs a confirmation."""
+    num_gpus: int
+    parameters: int
+    planned_tokens: int
+    """Of base pretraining."""
+    devices: str
+    """The device classes that the hours are for."""
+    hours_low: float
+    hours_high: float
+    """Of base pretraining: on the fastest of `devices` at half of its peak, on the slowest at a fifth."""
+
+    @property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """What a person sees, by name."""
+        return (
+            ("Scale", self.scale),
+            ("GPUs", f"{self.num_gpus:,}"),
+            ("Parameters", f"{self.parameters:,}"),
+            ("Planned tokens", f"{self.planned_tokens:,}"),
+            ("Estimated hours", f"{_hours(self.hours_low)} to {_hours(self.hours_high)} ({self.devices})"),
+            ("GPU hours", f"{_hours(self.low_gpu_hours)} to {_hours(self.high_gpu_hours)}"),
+            ("Why it asks", self.reason),
+        )
+
+    @property
+    def told(self) -> str:
+        """The facts in one line."""
+        return (
+            f"{self.num_gpus:,} GPU(s), {self.planned_tokens:,} planned tokens, about {_hours(self.hours_low)} to "
+            f"{_hours(self.hours_high)} hours ({self.devices}); {self.reason}"
+        )
+
+    @property
+    def low_gpu_hours(self) -> float:
+        return self.hours_low * self.num_gpus
+
+    @property
+    def high_gpu_hours(self) -> float:
+        return self.hours_high * self.num_gpus
+
+    @property
+    def advice(self) -> str:
+        """What to do before saying yes."""
+        return ADVICE.format(scale=self.scale if self.scale != "custom" else "PRESET")
+
+    @property
+    def message(self) -> str:
+        """Everything in one line, with what to do."""
+        return (
+            f"this run is paid for by the hour: scale {self.scale}, {self.told}. Confirm it with {PARAM}: true in the spec, or --confirm-paid-launch; "
+            f"but first, {self.advice}"
+        )
+
+
+def paid_launch(spec: RunSpec) -> PaidLaunch | None:
+    """What is to be confirmed before `spec` runs; None where nothing is. Whether it was confirmed plays no part."""
+    if spec.resources.device != "cuda" or StageName.BASE not in expand(spec):
+        return None
+    steps = min(spec.base.max_steps, spec.base.stop_after_steps or spec.base.max_steps)
+    if steps < spec.base.max_steps and steps <= DRY_RUN_STEPS:
+        return None
+    base, ranks = spec.base.model_copy(update={"max_steps": steps}), spec.resources.num_ranks
+    vocab = vocab_size(spec.tokenizer)
+    parameters = num_parameters(base.model, vocab)
+    tokens = steps * rows_per_step(base, ranks) * base.model.sequence_len
+    is_long, why = long_run(steps, parameters, float(tokens) * flops_per_token(base.model, vocab))
+    if not is_long and spec.scale not in GPU_SCALES:
+        return None
+    classes = _classes(spec.scale)
+    seconds = [
+        training_seconds(base, base.model, vocab, replace(kind, utilisation=share), _NO_MACHINE, ranks)
+        for kind in classes
+        for share in (FAST_SHARE, SLOW_SHARE)
+    ]
+    return PaidLaunch(
+        scale=spec.scale,
+        reason=f"long run: {why}" if is_long else f"{spec.scale} is a preset for GPUs",
+        num_gpus=ranks,
+        parameters=parameters,
+        planned_tokens=tokens,
+        devices=f"{' to '.join(dict.fromkeys((classes[0].pattern, classes[-1].pattern)))} at {FAST_SHARE:.0%} to "
+        f"{SLOW_SHARE:.0%} of peak",
+        hours_low=min(seconds) / 3600,
+        hours_high=max(seconds) / 3600,
+    )
+
+
+def refuse_unconfirmed(spec: RunSpec) -> PaidLaunch | None:
+    """`paid_launch(spec)`; raise `confirmation_required` where it needs a confirmation and has none."""
+    launch = paid_launch(spec)
+    if launch is not None and not spec.confirm_paid_launch:
+        raise ConfirmationRequired(launch)
+    return launch
+
+
+class ConfirmationRequired(SpecError):  # noqa: N818 - reads as what happened
+    """A run that is paid for by the hour was not confirmed; `launch` is what there is to confirm."""
+
+    def __init__(self, launch: PaidLaunch) -> None:
+        super().__init__(Code.CONFIRMATION_REQUIRED, launch.message, param=PARAM)
+        self.launch = launch
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.launch,)
+
+
+_NO_MACHINE: Final = MachineFacts(cpu_count=1, ram_bytes=0, free_disk_bytes=0)
+
+
+def _classes(scale: str) -> list[DeviceClass]:
+    """Fastest first: the class that the scale is named after, else the usual ones."""
+    named = [kind for kind in GPU_CLASSES if scale.lower().startswith(f"{kind.pattern}-")]
+    return named or [kind for kind in GPU_CLASSES if kind.pattern in USUAL_CLASSES]
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.1f}" if hours >= 1 else f"{hours:.2f}"

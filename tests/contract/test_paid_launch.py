@@ -1,0 +1,78 @@
+import pickle
+from typing import Any
+
+import pytest
+from picochat_contract.errors import Code
+from picochat_contract.paid_launch import ConfirmationRequired, paid_launch, refuse_unconfirmed
+from picochat_contract.spec import parse_mapping
+
+CUDA = {"resources": {"device": "cuda"}}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"scale": "h100-pilot"},
+        {"scale": "h100-100m"},
+        {"scale": "h200-1b-ddp8"},
+        {"scale": "h100-pilot", "base": {"max_steps": 50}},
+        {"scale": "medium", **CUDA},
+        {"base": {"max_steps": 5_000}, **CUDA},
+        {"scale": "h100-100m", "base": {"stop_after_steps": 201}},
+    ],
+)
+def test_a_long_run_on_cuda_and_every_preset_for_gpus_ask(raw: dict[str, Any]) -> None:
+    spec = parse_mapping(raw)
+    assert paid_launch(spec) is not None
+    with pytest.raises(ConfirmationRequired) as refused:
+        refuse_unconfirmed(spec)
+    assert refused.value.code is Code.CONFIRMATION_REQUIRED
+    assert refuse_unconfirmed(parse_mapping({**raw, "confirm_paid_launch": True})) is not None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"scale": "demo"},
+        {"scale": "medium"},  # device auto: nobody asked for a GPU
+        {"scale": "smoke", **CUDA},
+        {"scale": "h100-100m", "resources": {"device": "cpu"}},
+        {"scale": "h100-100m", "until": "preflight"},
+        {"scale": "h100-100m", "base": {"stop_after_steps": 200}},
+    ],
+)
+def test_other_runs_do_not_ask(raw: dict[str, Any]) -> None:
+    assert refuse_unconfirmed(parse_mapping(raw)) is None
+
+
+def test_the_message_names_scale_gpus_tokens_hours_and_what_to_do() -> None:
+    launch = paid_launch(parse_mapping({"scale": "h100-100m-ddp8"}))
+    assert launch is not None
+    for part in (
+        "h100-100m-ddp8",
+        "8 GPU(s)",
+        f"{launch.planned_tokens:,} planned tokens",
+        "hours",
+        "--confirm-paid-launch",
+        "picochat sanity preh100 --capacity-scale h100-100m-ddp8",
+        "--dry-run-steps 100",
+    ):
+        assert part in launch.message
+    assert launch.planned_tokens == 4_100 * 64 * 2 * 8 * 512
+    assert 0 < launch.hours_low < launch.hours_high
+    assert launch.high_gpu_hours == 8 * launch.hours_high
+
+
+def test_hours_are_of_the_class_that_the_scale_names_else_of_the_usual_ones() -> None:
+    named = paid_launch(parse_mapping({"scale": "h200-1b-ddp8"}))
+    usual = paid_launch(parse_mapping({"scale": "medium", **CUDA}))
+    assert named is not None and usual is not None
+    assert named.devices.startswith("h200 at")
+    assert usual.devices.startswith("h200 to a100 at")
+
+
+def test_the_refusal_survives_the_way_back_from_a_worker_process() -> None:
+    with pytest.raises(ConfirmationRequired) as refused:
+        refuse_unconfirmed(parse_mapping({"scale": "h100-pilot"}))
+    again = pickle.loads(pickle.dumps(refused.value))
+    assert (again.launch, again.message) == (refused.value.launch, refused.value.message)
