@@ -1,49 +1,34 @@
-"""Causal attention with grouped queries, in two forms with the same numbers.
+"""Causal attention with grouped queries, in three forms with the same numbers; `kernels.py` says which one runs.
 
-CUDA takes PyTorch's fused kernels; `choose_backend` says which. On the CPU two plain matmuls are faster for the small heads and short
-contexts of this project (measured while training 1.5M parameters, context 256: +8 % tokens/s).
+CUDA takes PyTorch's fused kernels, or flex attention for document masks. On the CPU two plain matmuls are faster for the
+small heads and short contexts of this project (measured while training 1.5M parameters, context 256: +8 % tokens/s).
 
 B rows, H query heads, K key/value heads, G = H/K, T queries, S keys, h head dim
 """
 
 import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from picochat_contract.configs import AttentionBackend
-from picochat_contract.errors import Code, ContractError
 from torch import Tensor
-
-
-def choose_backend(backend: AttentionBackend, device: str) -> None:
-    """Leave only one kind of fused attention kernel on in this process; `auto` leaves PyTorch its choice.
-
-    Raises `device_unavailable` on the CPU for anything but auto and math: the matmul form is what it has.
-    """
-    if not device.startswith("cuda"):
-        if backend not in ("auto", "math"):
-            raise ContractError(
-                Code.DEVICE_UNAVAILABLE,
-                f"base.attn_backend is {backend!r}, which needs CUDA; this run is on {device}. Use auto or math",
-                param="attn_backend",
-            )
-        return
-    switches = {
-        "flash": torch.backends.cuda.enable_flash_sdp,
-        "efficient": torch.backends.cuda.enable_mem_efficient_sdp,
-        "math": torch.backends.cuda.enable_math_sdp,
-        "cudnn": torch.backends.cuda.enable_cudnn_sdp,
-    }
-    for name, switch in switches.items():
-        switch(backend in ("auto", name))
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 
 def attend(
-    q_BHTh: Tensor, k_BKSh: Tensor, v_BKSh: Tensor, mask_BTS: Tensor | None = None, dropout: float = 0.0
+    q_BHTh: Tensor,
+    k_BKSh: Tensor,
+    v_BKSh: Tensor,
+    mask: Tensor | BlockMask | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
-    """Return out_BHTh. `mask_BTS` is true where a query may look; None means causal with T == S."""
+    """Return out_BHTh. A tensor mask_BTS is true where a query may look; None means causal with T == S."""
+    if isinstance(mask, BlockMask):
+        return flex_form(q_BHTh, k_BKSh, v_BKSh, mask)
     form = matmul_attention if q_BHTh.device.type == "cpu" else fused_attention
-    return form(q_BHTh, k_BKSh, v_BKSh, mask_BTS, dropout)
+    return form(q_BHTh, k_BKSh, v_BKSh, mask, dropout)
 
 
 def fused_attention(
@@ -75,3 +60,41 @@ def matmul_attention(
     if dropout:
         weights_BKGTS = F.dropout(weights_BKGTS, dropout)
     return (weights_BKGTS.view(B, K, H // K * T, S) @ v_BKSh).view(B, H, T, h)
+
+
+def flex_form(q_BHTh: Tensor, k_BKSh: Tensor, v_BKSh: Tensor, mask: BlockMask) -> Tensor:
+    """Flex attention (Dong et al. 2024, arXiv 2412.05496), which skips the blocks that a mask leaves empty."""
+    as_is = q_BHTh.device.type == "cpu" or torch.compiler.is_compiling()
+    kernel = flex_attention if as_is else _compiled_flex()
+    grouped = q_BHTh.shape[1] != k_BKSh.shape[1]
+    return kernel(q_BHTh, k_BKSh, v_BKSh, block_mask=mask, enable_gqa=grouped)
+
+
+@cache
+def causal_block_mask(length: int, device: torch.device) -> BlockMask:
+    def visible(_row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return query >= key
+
+    return create_block_mask(visible, None, None, length, length, device=device)
+
+
+def document_block_mask(documents_BT: Tensor) -> BlockMask:
+    """Causal and within one document. Built once per micro-batch: all layers share it."""
+    rows, length = documents_BT.shape
+
+    def visible(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query >= key) & (documents_BT[row, query] == documents_BT[row, key])
+
+    build = create_block_mask if documents_BT.device.type == "cpu" else _compiled_builder()
+    return build(visible, rows, None, length, length, device=documents_BT.device)
+
+
+@cache
+def _compiled_flex() -> Callable[..., Any]:
+    """Not compiled, flex attention would hold every score."""
+    return torch.compile(flex_attention, dynamic=False)
+
+
+@cache
+def _compiled_builder() -> Callable[..., Any]:
+    return torch.compile(create_block_mask, dynamic=False)

@@ -1,24 +1,42 @@
-"""Decoder-only GPT: RoPE, RMSNorm, SwiGLU, grouped queries, QK norm, no biases.
+"""Decoder-only GPT: RoPE or learned positions, RMSNorm or LayerNorm, SwiGLU, GELU or squared ReLU, grouped queries, QK
+norm, sequential or parallel residual, no biases.
 
-With sequential residual it is exactly Hugging Face's Qwen3ForCausalLM (LlamaForCausalLM without QK norm), down to
-the parameter names; the parallel residual has no stock class.
+With sequential residual, RoPE, RMSNorm and SwiGLU it is exactly Hugging Face's Qwen3ForCausalLM (LlamaForCausalLM without
+QK norm), down to the parameter names (`stock.py`); the other forms have no stock class.
 
-B rows, T tokens, D model dim, H query heads, K key/value heads, h head dim, V vocab
+B rows, T tokens, N = B*T, D model dim, H query heads, K key/value heads, h head dim, V vocab
 """
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from picochat_contract.configs import ModelConfig
+from picochat_contract.configs import AttentionBackend, ModelConfig
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from picochat_trainer.model.attention import attend
 from picochat_trainer.model.cache import KVCache
+from picochat_trainer.model.context import Context, cached_context, training_context
+from picochat_trainer.model.kernels import (
+    PLAIN_SDPA,
+    AttentionFacts,
+    Kernel,
+    activate,
+    capability,
+    evaluation_kernel,
+    has_fa3,
+    select_kernel,
+)
+from picochat_trainer.model.loss import IGNORE_INDEX as IGNORE_INDEX
+from picochat_trainer.model.loss import HeadLoss, chunk_size, soft_cap, token_losses
 from picochat_trainer.model.rope import rope_tables, rotate
 
-IGNORE_INDEX = -100  # targets that carry no loss
 INIT_STD = 0.02
+_RESIDUAL = ("o_proj.weight", "down_proj.weight")  # what is added to the residual stream
 
 
 class RMSNorm(nn.Module):
@@ -34,6 +52,23 @@ class RMSNorm(nn.Module):
         return normed.to(x.dtype) * self.weight.to(x.dtype)
 
 
+class LayerNorm(nn.Module):
+    """Ba et al. 2016, arXiv 1607.06450, without bias; in float32 whatever comes in."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = F.layer_norm(x.float(), self.weight.shape, eps=self.eps)
+        return normed.to(x.dtype) * self.weight.to(x.dtype)
+
+
+def new_norm(config: ModelConfig, dim: int) -> nn.Module:
+    return (RMSNorm if config.norm_type == "rmsnorm" else LayerNorm)(dim, config.norm_eps)
+
+
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -46,31 +81,32 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.n_embd, self.n_kv_head * self.head_dim, bias=False)
         self.v_proj = nn.Linear(config.n_embd, self.n_kv_head * self.head_dim, bias=False)
         self.o_proj = nn.Linear(self.n_head * self.head_dim, config.n_embd, bias=False)
-        self.q_norm = RMSNorm(self.head_dim, config.norm_eps) if config.qk_norm else None
-        self.k_norm = RMSNorm(self.head_dim, config.norm_eps) if config.qk_norm else None
+        self.q_norm = new_norm(config, self.head_dim) if config.qk_norm else None
+        self.k_norm = new_norm(config, self.head_dim) if config.qk_norm else None
 
-    def forward(self, x_BTD: Tensor, context: "Context") -> Tensor:
+    def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
         B, T, _ = x_BTD.shape
         q_BTHh = self.q_proj(x_BTD).view(B, T, self.n_head, self.head_dim)
         k_BTKh = self.k_proj(x_BTD).view(B, T, self.n_kv_head, self.head_dim)
         v_BKTh = self.v_proj(x_BTD).view(B, T, self.n_kv_head, self.head_dim).transpose(1, 2)
         if self.q_norm is not None and self.k_norm is not None:
             q_BTHh, k_BTKh = self.q_norm(q_BTHh), self.k_norm(k_BTKh)
-        cos, sin = context.cos.to(q_BTHh.dtype), context.sin.to(q_BTHh.dtype)
-        q_BHTh = rotate(q_BTHh.transpose(1, 2), cos, sin)
-        k_BKTh = rotate(k_BTKh.transpose(1, 2), cos, sin)
+        q_BHTh, k_BKTh = q_BTHh.transpose(1, 2), k_BTKh.transpose(1, 2)
+        if context.cos is not None and context.sin is not None:
+            cos, sin = context.cos.to(q_BHTh.dtype), context.sin.to(q_BHTh.dtype)
+            q_BHTh, k_BKTh = rotate(q_BHTh, cos, sin), rotate(k_BKTh, cos, sin)
         if context.cache is not None:
-            assert context.positions_BT is not None
-            k_BKTh, v_BKTh = context.cache.write(
-                self.layer, context.positions_BT, k_BKTh, v_BKTh, context.span
-            )
+            k_BKTh, v_BKTh = context.cache.write(self.layer, context.positions, k_BKTh, v_BKTh, context.span)
+        if context.kernel.repeats_kv and self.n_head != self.n_kv_head:
+            group = self.n_head // self.n_kv_head
+            k_BKTh, v_BKTh = k_BKTh.repeat_interleave(group, 1), v_BKTh.repeat_interleave(group, 1)
         dropout = self.dropout if self.training else 0.0
-        out_BHTh = attend(q_BHTh, k_BKTh, v_BKTh, context.mask_BTS, dropout)
+        out_BHTh = attend(q_BHTh, k_BKTh, v_BKTh, context.mask, dropout)
         return self.o_proj(out_BHTh.transpose(1, 2).reshape(B, T, -1))
 
 
-class MLP(nn.Module):
-    """SwiGLU: Shazeer 2020, arXiv 2002.05202."""
+class SwiGLU(nn.Module):
+    """Shazeer 2020, arXiv 2002.05202."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -82,42 +118,42 @@ class MLP(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
 
 
+class MLP(nn.Module):
+    """Without a gate: GELU in GPT-2's tanh form (arXiv 1606.08415), or squared ReLU (So et al. 2021, arXiv 2109.08668)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.is_gelu = config.activation == "gelu"
+        self.up_proj = nn.Linear(config.n_embd, config.hidden, bias=False)
+        self.down_proj = nn.Linear(config.hidden, config.n_embd, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        up = self.up_proj(x_BTD)
+        return self.down_proj(F.gelu(up, approximate="tanh") if self.is_gelu else F.relu(up).square())
+
+
 class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.parallel_residual = config.parallel_residual
-        self.input_layernorm = RMSNorm(config.n_embd, config.norm_eps)
+        self.input_layernorm = new_norm(config, config.n_embd)
         self.self_attn = Attention(config, layer)
-        self.post_attention_layernorm = RMSNorm(config.n_embd, config.norm_eps)
-        self.mlp = MLP(config)
+        self.post_attention_layernorm = new_norm(config, config.n_embd)
+        self.mlp = SwiGLU(config) if config.activation == "swiglu" else MLP(config)
         self.dropout = nn.Dropout(config.dropout)
+        self.body: BlockBody = block_body  # or the same compiled
 
-    def forward(self, x_BTD: Tensor, context: "Context") -> Tensor:
-        attended_BTD = x_BTD + self.dropout(self.self_attn(self.input_layernorm(x_BTD), context))
-        mlp_input_BTD = x_BTD if self.parallel_residual else attended_BTD
-        return attended_BTD + self.dropout(self.mlp(self.post_attention_layernorm(mlp_input_BTD)))
+    def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
+        return self.body(self, x_BTD, context)
 
 
-class Context:
-    """What all layers of one forward pass share: positions, RoPE tables, mask, cache."""
+def block_body(block: Block, x_BTD: Tensor, context: Context) -> Tensor:
+    attended_BTD = x_BTD + block.dropout(block.self_attn(block.input_layernorm(x_BTD), context))
+    mlp_input_BTD = x_BTD if block.parallel_residual else attended_BTD
+    return attended_BTD + block.dropout(block.mlp(block.post_attention_layernorm(mlp_input_BTD)))
 
-    def __init__(self, cos_Th: Tensor, sin_Th: Tensor, num_tokens: int, cache: KVCache | None) -> None:
-        self.cache = cache
-        self.positions_BT: Tensor | None = None
-        self.mask_BTS: Tensor | None = None
-        self.span = num_tokens
-        if cache is None:
-            self.cos, self.sin = cos_Th[:num_tokens], sin_Th[:num_tokens]
-            return
-        self.span = int(cache.lengths_B.max()) + num_tokens
-        if self.span > cache.capacity:
-            raise ValueError(f"the cache has {cache.capacity} positions, this pass needs {self.span}")
-        lengths_B = cache.lengths_B.to(cos_Th.device)
-        self.positions_BT = lengths_B[:, None] + torch.arange(num_tokens, device=cos_Th.device)
-        self.cos = cos_Th[self.positions_BT][:, None]  # B1Th
-        self.sin = sin_Th[self.positions_BT][:, None]
-        keys_S = torch.arange(self.span, device=cos_Th.device)
-        self.mask_BTS = keys_S <= self.positions_BT[:, :, None]
+
+BlockBody = Callable[[Block, Tensor, Context], Tensor]
 
 
 class Decoder(nn.Module):
@@ -126,19 +162,47 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(vocab_size, config.n_embd)
+        learned = config.position_encoding == "learned"
+        self.embed_positions = nn.Embedding(config.sequence_len, config.n_embd) if learned else None
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
-        self.norm = RMSNorm(config.n_embd, config.norm_eps)
+        self.norm = new_norm(config, config.n_embd)
 
-    def forward(self, tokens_BT: Tensor, context: Context) -> Tensor:
-        x_BTD = self.dropout(self.embed_tokens(tokens_BT))
+    def forward(self, tokens_BT: Tensor, context: Context, checkpointing: bool = False) -> Tensor:
+        """`checkpointing` keeps of each block only its input, and computes it again for the gradient."""
+        x_BTD = self.embed_tokens(tokens_BT)
+        if self.embed_positions is not None:
+            x_BTD = x_BTD + self.embed_positions(context.positions)
+        x_BTD = self.dropout(x_BTD)
         for block in self.layers:
-            x_BTD = block(x_BTD, context)
+            x_BTD = _recomputed(block, x_BTD, context) if checkpointing else block(x_BTD, context)
         return self.norm(x_BTD)
 
 
+def _recomputed(block: nn.Module, x_BTD: Tensor, context: Context) -> Tensor:
+    """Chen et al. 2016, arXiv 1604.06174. The second pass draws the same dropout and takes the same kernel."""
+    return checkpoint(
+        block,
+        x_BTD,
+        context,
+        use_reentrant=False,
+        preserve_rng_state=block.dropout.p > 0,
+        context_fn=partial(_checkpoint_contexts, context.kernel),
+    )
+
+
+def _checkpoint_contexts(
+    kernel: Kernel,
+) -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:
+    return nullcontext(), kernel.scope()
+
+
 class GPT(nn.Module):
-    """Weights are not meaningful before `init_weights` or `load_state_dict`."""
+    """Weights are not meaningful before `init_weights` or `load_state_dict`.
+
+    Training sets how it computes by four attributes, which are no part of the model: none changes what it learns but
+    `document_token`, which ends attention at the beginnings of documents.
+    """
 
     rope_cos: Tensor
     rope_sin: Tensor
@@ -147,11 +211,19 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.vocab_size = vocab_size
+        self.attn_backend: AttentionBackend = "auto"
+        self.document_token: int | None = None
+        """The token that begins a document: attention does not look beyond it. Not with a cache."""
+        self.gradient_checkpointing = False
+        self.loss_chunk_tokens: int | None = None
+        """Tokens whose logits are held at once by `loss` and `token_losses`; None chooses (`loss.chunk_size`)."""
+        self.head_loss = HeadLoss()
         self.model = Decoder(config, vocab_size)
         self.lm_head = None if config.tie_embeddings else nn.Linear(config.n_embd, vocab_size, bias=False)
-        cos_Th, sin_Th = rope_tables(config.head_dim, config.sequence_len, config.rope_theta)
-        self.register_buffer("rope_cos", cos_Th, persistent=False)
-        self.register_buffer("rope_sin", sin_Th, persistent=False)
+        if config.position_encoding == "rope":
+            cos_Th, sin_Th = rope_tables(config.head_dim, config.sequence_len, config.rope_theta)
+            self.register_buffer("rope_cos", cos_Th, persistent=False)
+            self.register_buffer("rope_sin", sin_Th, persistent=False)
 
     def forward(self, tokens_BT: Tensor, cache: KVCache | None = None) -> Tensor:
         """Return logits_BTV. With a cache, tokens go behind each row's length; `cache.advance` keeps them."""
@@ -162,24 +234,31 @@ class GPT(nn.Module):
         num_tokens = tokens_BT.shape[1]
         if num_tokens > self.config.sequence_len:
             raise ValueError(f"{num_tokens} tokens do not fit the context of {self.config.sequence_len}")
-        return self.model(tokens_BT, Context(self.rope_cos, self.rope_sin, num_tokens, cache))
+        context = self._context(tokens_BT, cache)
+        checkpointing = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        with context.kernel.scope():
+            return self.model(tokens_BT, context, checkpointing)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Apply the head to states (..., D)."""
-        return F.linear(x, self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight)
+        """Apply the head and its soft-cap to states (..., D)."""
+        return soft_cap(F.linear(x, self.head_weight), self.config.logit_softcap)
 
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean cross-entropy over targets that are not IGNORE_INDEX, nats, float32."""
-        logits_NV = self(tokens_BT).flatten(0, 1).float()
-        return F.cross_entropy(logits_NV, targets_BT.flatten(), ignore_index=IGNORE_INDEX)
+        x_ND = self.hidden(tokens_BT).flatten(0, 1)
+        cap, chunk = self.config.logit_softcap, self._chunk(x_ND)
+        return self.head_loss(x_ND, self.head_weight, targets_BT.flatten(), cap, chunk)
 
     def token_losses(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Cross-entropy losses_BT, nats, float32; 0 where the target is IGNORE_INDEX."""
-        logits_NV = self(tokens_BT).flatten(0, 1).float()
-        losses_N = F.cross_entropy(
-            logits_NV, targets_BT.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
-        )
+        x_ND = self.hidden(tokens_BT).flatten(0, 1)
+        cap, chunk = self.config.logit_softcap, self._chunk(x_ND)
+        losses_N = token_losses(x_ND, self.head_weight, targets_BT.flatten(), cap, chunk)
         return losses_N.view_as(targets_BT)
+
+    @property
+    def head_weight(self) -> Tensor:
+        return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
@@ -192,7 +271,7 @@ class GPT(nn.Module):
             if parameter.ndim == 1:
                 parameter.fill_(1.0)
                 continue
-            std = residual_std if name.endswith(("o_proj.weight", "down_proj.weight")) else INIT_STD
+            std = residual_std if name.endswith(_RESIDUAL) else INIT_STD
             draw = torch.normal(0.0, std, parameter.shape, generator=generator, device="cpu")
             parameter.copy_(draw)
 
@@ -201,8 +280,71 @@ class GPT(nn.Module):
 
     def flops_per_token(self) -> int:
         """Training FLOP per token by PaLM's count (arXiv 2204.02311, appendix B), attention not halved."""
+        return 6 * self._multiplied_parameters() + self._attention_flops()
+
+    def flops_per_token_causal(self) -> int:
+        """The same with half of attention: what a kernel has to compute that skips masked scores."""
+        return 6 * self._multiplied_parameters() + self._attention_flops() // 2
+
+    def _multiplied_parameters(self) -> int:
+        """Of the matrices; the tables of tokens and positions are looked up, but a tied one is also the head."""
         matmul = sum(parameter.numel() for parameter in self.parameters() if parameter.ndim == 2)
-        if self.lm_head is not None:  # the embedding is a lookup; tied, it counts once, as the head
+        if self.lm_head is not None:
             matmul -= self.model.embed_tokens.weight.numel()
+        if self.model.embed_positions is not None:
+            matmul -= self.model.embed_positions.weight.numel()
+        return matmul
+
+    def _attention_flops(self) -> int:
         c = self.config
-        return 6 * matmul + 12 * c.n_layer * c.n_head * c.head_dim * c.sequence_len
+        return 12 * c.n_layer * c.n_head * c.head_dim * c.sequence_len
+
+    def _chunk(self, x_ND: Tensor) -> int:
+        return chunk_size(len(x_ND), self.vocab_size, x_ND.device.type, self.loss_chunk_tokens)
+
+    def _context(self, tokens_BT: Tensor, cache: KVCache | None) -> Context:
+        device = tokens_BT.device
+        if cache is None:
+            context = training_context(tokens_BT, self._kernel(device), self.document_token)
+        else:
+            context = cached_context(tokens_BT.shape[1], PLAIN_SDPA, cache, device)
+        if self.config.position_encoding == "rope":
+            self._set_rope(context, tokens_BT.shape[1])
+        return context
+
+    def _set_rope(self, context: Context, num_tokens: int) -> None:
+        if context.cache is None:  # RoPE sees only distances, so positions need not restart with a document
+            context.cos, context.sin = self.rope_cos[:num_tokens], self.rope_sin[:num_tokens]
+        else:
+            context.cos = self.rope_cos[context.positions][:, None]
+            context.sin = self.rope_sin[context.positions][:, None]
+
+    def _kernel(self, device: torch.device) -> Kernel:
+        """The kernel of passes without a cache."""
+        facts = attention_facts(self, device)
+        return select_kernel(self.attn_backend, facts) if self.training else evaluation_kernel(facts)
+
+
+def attention_facts(model: GPT, device: torch.device) -> AttentionFacts:
+    """What decides about the kernel of `model` now, under the autocast of the caller."""
+    autocast = torch.is_autocast_enabled(device.type)
+    weight = model.model.embed_tokens.weight
+    return AttentionFacts(
+        device=device.type,
+        dtype=torch.get_autocast_dtype(device.type) if autocast else weight.dtype,
+        head_dim=model.config.head_dim,
+        documents=model.document_token is not None,
+        dropout=model.config.dropout > 0,
+        capability=capability(device) if device.type == "cuda" else 0,
+        has_fa3=device.type == "cuda" and has_fa3(),
+    )
+
+
+def choose_backend(model: GPT, backend: AttentionBackend, device: torch.device | str) -> None:
+    """Have training compute attention with `backend`; raises `device_unavailable` or `invalid_value`.
+
+    Called under the autocast of training, with `document_token` set.
+    """
+    select_kernel(backend, attention_facts(model, torch.device(device)))
+    activate(backend)
+    model.attn_backend = backend

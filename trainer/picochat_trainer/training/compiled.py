@@ -1,21 +1,23 @@
 """torch.compile for training, piece by piece, tried out before the first step so that a failure falls back to eager.
 
 Each block and the head with the loss are compiled on their own: all blocks share one result, so a cold compile takes
-15 s instead of 25 (4 layers, 2 cores, measured) and steps are as fast as with the whole model in one piece.
+15 s instead of 25 (4 layers, 2 cores, measured) and steps are as fast as with the whole model in one piece. What is between
+the pieces stays as it is written: gathering and freeing of sharded weights, the second pass of gradient checkpointing, the
+masks of a micro-batch, the loop over the chunks of a loss.
 
-B rows, T tokens, D model dim
+B rows, T tokens
 """
 
 from contextlib import AbstractContextManager
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from picochat_trainer.context import StageContext
 from picochat_trainer.model import GPT
-from picochat_trainer.model.gpt import IGNORE_INDEX
+from picochat_trainer.model.gpt import Block, BlockBody, block_body
+from picochat_trainer.model.loss import HeadLoss, compiled_head_loss
 from picochat_trainer.training import distributed
 from picochat_trainer.training.hardware import autocast
 
@@ -31,25 +33,27 @@ class LossModule(nn.Module):
         return self.model.loss(tokens_BT, targets_BT)
 
 
-class CompiledLoss(LossModule):
-    """The same loss from compiled pieces. The model's blocks stay compiled: see `eager()`."""
+def compile_pieces(model: GPT, backend: str = "inductor") -> None:
+    """Compile blocks and head in place, where they stay so: see `eager()`.
 
-    def __init__(self, model: GPT) -> None:
-        super().__init__(model)
-        # Static shapes: whether a kernel is compiled for one shape or for any must not depend on the order in
-        # which batches come, or a resumed run would compute with other kernels than an undisturbed one.
-        for block in model.model.layers:
-            block.compile(dynamic=False)
-        self._head_loss = torch.compile(_head_loss, dynamic=False)
-
-    def forward(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        return self._head_loss(self.model, self.model.hidden(tokens_BT), targets_BT)
+    Of a block its body alone, without the hooks around it: those of FSDP are not for the compiler.
+    """
+    # Static shapes: whether a kernel is compiled for one shape or for any must not depend on the order in which
+    # batches come, or a resumed run would compute with other kernels than an undisturbed one.
+    body = torch.compile(block_body, dynamic=False, backend=backend)
+    _set_pieces(model, body, compiled_head_loss(backend))
 
 
-def _head_loss(model: GPT, x_BTD: Tensor, targets_BT: Tensor) -> Tensor:
-    """What `GPT.loss` does behind the blocks."""
-    logits_NV = model.logits(x_BTD).flatten(0, 1).float()
-    return F.cross_entropy(logits_NV, targets_BT.flatten(), ignore_index=IGNORE_INDEX)
+def forget_compiled(model: GPT) -> None:
+    """Undo `compile_pieces`."""
+    _set_pieces(model, block_body, HeadLoss())
+
+
+def _set_pieces(model: GPT, body: BlockBody, head_loss: HeadLoss) -> None:
+    for block in model.model.layers:
+        assert isinstance(block, Block)
+        block.body = body
+    model.head_loss = head_loss
 
 
 def eager() -> AbstractContextManager[None]:
@@ -64,17 +68,17 @@ def compile_loss(
     context.events.progress(0, 0, "steps", "compiling the model")
     problem = ""
     try:
-        compiled = CompiledLoss(module.model)
+        compile_pieces(module.model)
         for shape in shapes:
-            _try_out(compiled, shape, context.device, dtype)
+            _try_out(module, shape, context.device, dtype)
     except Exception as error:  # the compiler's failures have no common base; eager gives the same model
         problem = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
     if distributed.any_rank([bool(problem)], context.device)[0]:
         message = f"torch.compile failed, going on without it ({problem or 'on another rank'})"
         context.events.log("warning", message)
-        _forget_compiled(module.model)
+        forget_compiled(module.model)
         return module, False
-    return compiled, True
+    return module, True
 
 
 def _try_out(module: LossModule, shape: tuple[int, int], device: str, dtype: torch.dtype | None) -> None:
@@ -85,8 +89,3 @@ def _try_out(module: LossModule, shape: tuple[int, int], device: str, dtype: tor
             loss = module(tokens_BT, tokens_BT)
         loss.backward()
     module.model.zero_grad(set_to_none=True)
-
-
-def _forget_compiled(model: GPT) -> None:
-    for block in model.model.layers:
-        block._compiled_call_impl = None  # the public way to undo `Module.compile` does not exist
