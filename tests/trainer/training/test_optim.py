@@ -1,8 +1,11 @@
+import pytest
 import torch
 from picochat_contract.configs import BaseConfig, ModelConfig
 from picochat_trainer.model import GPT
+from picochat_trainer.training.muon import Muon
 from picochat_trainer.training.optim import (
     Optimizers,
+    compiles_muon,
     load_optimizer_tensors,
     make_optimizer,
     optimizer_tensors,
@@ -70,18 +73,68 @@ def gpt() -> GPT:
     return made
 
 
-def gpt_step(module: GPT, optimizer: Optimizers, seed: int) -> None:
+def gpt_step(module: GPT, optimizer: Optimizers, seed: int, skip: torch.Tensor | None = None) -> None:
     tokens = torch.randint(30, (2, 9), generator=torch.Generator().manual_seed(seed))
     module.loss(tokens[:, :-1], tokens[:, 1:]).backward()
-    optimizer.step()
+    optimizer.step(skip=skip)
     optimizer.zero_grad()
+
+
+def everything(module: nn.Module, optimizer: Optimizers) -> dict[str, torch.Tensor]:
+    tensors = module.state_dict() | optimizer_tensors(optimizer, module)
+    return {name: value.clone() for name, value in tensors.items()}
+
+
+@pytest.mark.parametrize("gradient", [1.0, torch.nan])
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_skipped_step_changes_no_weight_momentum_or_step_count(name: str, gradient: float) -> None:
+    module = gpt()
+    optimizer = make_optimizer(module, MUON.model_copy(update={"optimizer": name}))
+    gpt_step(module, optimizer, 1)
+    before = everything(module, optimizer)
+    for parameter in module.parameters():
+        parameter.grad = torch.full_like(parameter, gradient)
+    optimizer.step(skip=torch.tensor(3))
+    after = everything(module, optimizer)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    assert any(key.startswith("step.") for key in before)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_step_that_may_be_skipped_but_is_not_is_the_plain_one(name: str) -> None:
+    one, other = gpt(), gpt()
+    config = MUON.model_copy(update={"optimizer": name})
+    first, second = make_optimizer(one, config), make_optimizer(other, config)
+    for seed in range(3):
+        gpt_step(one, first, seed)
+        gpt_step(other, second, seed, skip=torch.tensor(0.0))
+    assert all(torch.equal(v, everything(other, second)[k]) for k, v in everything(one, first).items())
+
+
+def test_a_first_step_that_is_skipped_leaves_the_next_one_to_be_the_first() -> None:
+    one, other = gpt(), gpt()
+    first, second = make_optimizer(one, MUON), make_optimizer(other, MUON)
+    gpt_step(one, first, 1, skip=torch.tensor(1.0))
+    for module, optimizer in ((one, first), (other, second)):
+        gpt_step(module, optimizer, 2)
+    assert all(torch.equal(v, everything(other, second)[k]) for k, v in everything(one, first).items())
+
+
+@pytest.mark.parametrize(
+    ("device", "compile", "compiled"),
+    [("cuda", "auto", True), ("cuda", "off", False), ("cpu", "auto", False), ("cpu", "on", False)],
+)
+def test_muon_is_compiled_on_a_gpu_only(device: str, compile: str, compiled: bool) -> None:
+    config = BaseConfig(compile=compile)  # type: ignore[arg-type]
+    assert compiles_muon(config, torch.device(device)) is compiled
 
 
 def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
     module = gpt()
     optimizer = make_optimizer(module, MUON)
     for name, parameter in module.named_parameters():
-        wanted = torch.optim.Muon if "layers." in name and parameter.ndim == 2 else torch.optim.AdamW
+        wanted = Muon if "layers." in name and parameter.ndim == 2 else torch.optim.AdamW
         assert isinstance(optimizer.part_of(parameter), wanted), name
 
 

@@ -1,9 +1,8 @@
 """The optimizers of a training, and their state as named tensors.
 
-AdamW (Loshchilov and Hutter, arXiv 1711.05101) with decay on matrices only. Muon (Jordan et al. 2024; PyTorch's
-`torch.optim.Muon`) for the matrices of the blocks where it is asked for, with its update scaled to the size of an
-AdamW update (Moonlight, arXiv 2502.16982), so that both take one learning rate; AdamW then has the rest.
-Under DDP each rank repeats Muon's orthogonalisation.
+AdamW (Loshchilov and Hutter, arXiv 1711.05101) with decay on matrices only. Muon (`muon.py`) for the matrices of the
+blocks where it is asked for, at the same learning rate; AdamW then has the rest. Every state tensor is placed as its
+parameter is: plain, or a DTensor under FSDP2, where the model must be sharded before its optimizer is made.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +12,10 @@ from picochat_contract.configs import BaseConfig, OptimConfig
 from picochat_contract.learning_rates import effective_learning_rate, effective_weight_decay
 from torch import Tensor, nn
 
+from picochat_trainer.training.muon import Muon
+
 BETAS = (0.9, 0.95)
 EPS = 1e-8
-MUON_MOMENTUM = 0.95
 _BLOCKS = "layers."  # in the names of the parameters that Muon takes
 
 
@@ -39,10 +39,10 @@ class Optimizers:
         """
         flag = None if skip is None else (skip != 0).to(torch.float32)
         for part in self.parts:
-            if isinstance(part, torch.optim.AdamW):
-                _step_adamw(part, flag)
+            if isinstance(part, Muon):
+                part.update(flag)
             else:
-                _step_or_undo(part, flag)
+                _step_adamw(part, flag)
 
     def zero_grad(self) -> None:
         for part in self.parts:
@@ -58,29 +58,13 @@ class Optimizers:
         return self._part_by_id[id(parameter)]
 
 
-def _step_adamw(part: torch.optim.AdamW, flag: Tensor | None) -> None:
+def _step_adamw(part: torch.optim.Optimizer, flag: Tensor | None) -> None:
     """Fused AdamW leaves everything as it is where `found_inf` is one, which is how GradScaler skips a step."""
     part.found_inf = flag  # type: ignore[attr-defined]
     try:
         part.step()
     finally:
         del part.found_inf  # type: ignore[attr-defined]
-
-
-@torch.no_grad()
-def _step_or_undo(part: torch.optim.Optimizer, flag: Tensor | None) -> None:
-    if flag is None:
-        part.step()
-        return
-    parameters = [p for group in part.param_groups for p in group["params"] if p.grad is not None]
-    weights = [p.clone() for p in parameters]
-    states = [{slot: value.clone() for slot, value in part.state.get(p, {}).items()} for p in parameters]
-    part.step()
-    for parameter, weight, state in zip(parameters, weights, states, strict=True):
-        parameter.copy_(torch.where(flag != 0, weight, parameter))
-        for slot, value in part.state[parameter].items():
-            before = state.get(slot, torch.zeros_like(value))
-            value.copy_(torch.where(flag != 0, before, value))
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig, *, num_ranks: int = 1) -> Optimizers:
@@ -106,16 +90,20 @@ def make_optimizer(model: nn.Module, config: OptimConfig, *, num_ranks: int = 1)
     return Optimizers(
         [
             adamw,
-            torch.optim.Muon(
+            Muon(
                 muon,
                 lr=rate,
                 weight_decay=decay,
-                momentum=MUON_MOMENTUM,
-                nesterov=True,
-                adjust_lr_fn="match_rms_adamw",
+                dtype=torch.float32 if config.precision == "float32" else None,
+                compiled=compiles_muon(config, muon[0].device),
             ),
         ]
     )
+
+
+def compiles_muon(config: OptimConfig, device: torch.device) -> bool:
+    """On a GPU, unless compilation is off. On a CPU the products are nearly all of the time, and oneDNN does them."""
+    return device.type == "cuda" and config.compile != "off"
 
 
 def set_learning_rate(optimizer: Optimizers, rate: float) -> None:
