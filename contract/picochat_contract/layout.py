@@ -50,6 +50,9 @@ SUMMARY = "summary.json"
 SUMMARY_MD = "summary.md"
 WEIGHTS = "model.safetensors"  # inside every checkpoint folder
 RESUME_CHECKPOINT = "resume_checkpoint"  # inside base/ and sft/
+TENSORBOARD = "tensorboard"  # inside base/ and sft/, where it was asked for
+CURVES = "curves.csv"  # inside base/ and sft/: what was measured, step by step
+CURVES_PNG = "curves.png"
 
 
 class Kind(StrEnum):
@@ -104,6 +107,6 @@ def kind_of(path: str) -> Kind:
         return Kind.TOKENIZER
     if path in (CORPUS, CORPUS_MANIFEST, CHAT, EVAL, PREFERENCES) or path.split("/")[0] in DATA_DIRS:
         return Kind.DATA
-    if pure.name in ("log.txt", "events.jsonl"):
+    if pure.name in ("log.txt", "events.jsonl") or TENSORBOARD in pure.parts:
         return Kind.LOG
     return Kind.SAMPLE if pure.name in ("sample.txt", "samples.jsonl", "canary_probe.txt") else Kind.REPORT
