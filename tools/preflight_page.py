@@ -5,8 +5,8 @@ A test compares the two.
 
 import sys
 
+from picochat_contract.device_classes import CPU_BF16, CPU_FLOAT32, GPU_CLASSES
 from picochat_contract.preflight_budget import LONG_FLOPS, LONG_PARAMETERS, LONG_STEPS, TOKENS_PER_BYTE
-from picochat_contract.preflight_footprint import CPU_BF16, CPU_FLOAT32, GPU_CLASSES
 from picochat_contract.preflight_judge import RULES, table
 
 TEXT = """\
@@ -33,11 +33,14 @@ stages that a run does not have are left out, and the report says how many.
 - Parameters are those of the model, exactly; a test compares them with the built one. A char tokenizer's vocabulary is
   taken to have 96 characters, and bpe to reach the size that was asked for.
 - Tokens of the corpus, before a tokenizer exists, per UTF-8 byte: {tokens}; char and byte 1.
-- Memory: float32 weights, gradients and optimizer states, autocast's copy of the weights, what the eager layers keep for
-  the backward pass (a test measures it) and 12 bytes per logit. `torch.compile` needs less.
-- Disk: the token store, two resume checkpoints while one replaces the other, best and last weights, for base and SFT.
+- Memory: float32 weights, gradients and optimizer states, autocast's copy of the weights, the running mean and rollback's
+  snapshot where they are on, what the eager layers keep for the backward pass (a test measures it), and the logits of one
+  chunk at 12 bytes each. With fsdp a rank has its share of the states, and whole the embedding and two blocks. With
+  gradient checkpointing the activations are each block's input and one block whole. `torch.compile` needs less.
+- Disk: the token store, two resume checkpoints while one replaces the other, best, last and kept weights, for base and SFT.
 - Time: PaLM's operations per token over {share:.0%} of the device's bf16 peak by its data sheet ({gpus}), or over
   {cpu:.0f} GFLOP/s per CPU core with bf16 instructions and {slow:.0f} without, a little under what was measured (docs/log.md).
+  With gradient checkpointing there are a third more operations, with Muon those of the orthogonalisation on the busiest rank.
   Generation for fit and eval is not counted.
 - The learning rate is compared with Step Law (arXiv 2503.04715) for the model's body, the planned tokens and the batch.
 - The cost in money is not estimated: no price is configured.

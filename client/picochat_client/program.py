@@ -39,6 +39,7 @@ COMMANDS: dict[str, Summary] = {
         text="Start, train the demo model, show its gate report.", extra="all", probe="sqlalchemy"
     ),
     "run": Summary(text="Run all stages here, without a server.", extra="train", probe="torch"),
+    "scale": Summary(text="Plan a model: shape, batch, steps, memory, time.", extra="train", probe="torch"),
     "train": Summary(text="Train one stage: base or sft.", extra="train", probe="torch"),
     "data": Summary(text="Make and look at corpora and rows.", extra="train", probe="tokenizers"),
     "tok": Summary(text="Train and try tokenizers.", extra="train", probe="tokenizers"),

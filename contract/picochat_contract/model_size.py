@@ -10,6 +10,7 @@ from picochat_contract.data_configs import TokenizerConfig
 
 NUM_SPECIAL_TOKENS: Final = 4
 NUM_BYTES: Final = 256
+NEWTON_SCHULZ_STEPS: Final = 5
 USUAL_CHARACTERS: Final = 96
 """Different characters of an English text; the true number of a char tokenizer is known once it is trained."""
 
@@ -47,7 +48,28 @@ def flops_per_token(model: ModelConfig, num_tokens: int) -> int:
     return 6 * matmul + 12 * model.n_layer * model.n_embd * model.sequence_len
 
 
-def _block_matrices(model: ModelConfig) -> int:
+def orthogonalisation_flops(model: ModelConfig, num_ranks: int) -> float:
+    """Operations of Muon's five Newton-Schulz steps on the busiest of the ranks that share the matrices out.
+
+    A step on an m x n matrix, m <= n, is X X^T, its square, and a product with X: 4 m^2 n + 2 m^3 operations.
+    """
+    total = 0.0
+    for rows, columns, count in _matrix_shapes(model):
+        short, long = sorted((rows, columns))
+        busiest = -(-count * model.n_layer // num_ranks)
+        total += busiest * NEWTON_SCHULZ_STEPS * (4.0 * short * short * long + 2.0 * short**3)
+    return total
+
+
+def _matrix_shapes(model: ModelConfig) -> list[tuple[int, int, int]]:
+    """Rows, columns and number of the matrices of one block."""
     kv_width = model.num_kv_heads * model.head_dim
-    attention = 2 * model.n_embd * model.n_embd + 2 * model.n_embd * kv_width
-    return attention + (3 if model.activation == "swiglu" else 2) * model.n_embd * model.hidden
+    return [
+        (model.n_embd, model.n_embd, 2),
+        (model.n_embd, kv_width, 2),
+        (model.n_embd, model.hidden, 3 if model.activation == "swiglu" else 2),
+    ]
+
+
+def _block_matrices(model: ModelConfig) -> int:
+    return sum(rows * columns * count for rows, columns, count in _matrix_shapes(model))

@@ -18,21 +18,10 @@ from picochat_contract.learning_rates import (
     law_learning_rate,
     rows_per_step,
 )
-from picochat_contract.model_size import (
-    flops_per_token,
-    num_body_parameters,
-    num_parameters,
-    vocab_size,
-)
+from picochat_contract.model_size import num_body_parameters
+from picochat_contract.plan_figures import plan_figures
 from picochat_contract.preflight_facts import PreflightFacts
-from picochat_contract.preflight_footprint import (
-    device_class,
-    disk_bytes,
-    token_bytes,
-    training_memory,
-    training_seconds,
-    validation_seconds,
-)
+from picochat_contract.preflight_footprint import disk_bytes, muon_share, token_bytes
 
 LONG_STEPS: Final = 5_000
 LONG_PARAMETERS: Final = 1_000_000
@@ -75,15 +64,21 @@ class Budget:
     base_configured_learning_rate: float
     sft_configured_learning_rate: float
     base_effective_learning_rate: float
+    base_effective_weight_decay: float
     sft_effective_learning_rate: float
     law_learning_rate: float
     long_run: bool
     long_run_reason: str
+    muon_share: float
     device: str
     memory_bytes: int
     memory_parameter_bytes: int
     memory_gradient_bytes: int
     memory_optimizer_bytes: int
+    memory_ema_bytes: int
+    memory_snapshot_bytes: int
+    base_memory_bytes: int
+    base_snapshot_bytes: int
     memory_activation_bytes: int
     memory_logit_bytes: int
     device_memory_bytes: int
@@ -99,31 +94,17 @@ def plan_budget(config: PreflightConfig, plan: RunPlan, facts: PreflightFacts) -
     """Compute everything; what needs a corpus or rows that are not there is None."""
     base, sft, machine = plan.base, plan.sft, facts.machine
     ranks = plan.resources.num_ranks
-    vocab = vocab_size(plan.tokenizer)
-    parameters = num_parameters(base.model, vocab)
     tokens_per_byte, token_note = estimated_tokens_per_byte(plan.tokenizer)
     corpus_tokens = facts.corpus.num_bytes * tokens_per_byte + 2 * facts.corpus.num_documents
     train_tokens = corpus_tokens * (1 - base.val_fraction)
-    step_tokens = rows_per_step(base, ranks) * base.model.sequence_len
-    planned = base.max_steps * step_tokens
+    figures = plan_figures(plan, machine, corpus_tokens - train_tokens)
+    vocab, parameters = figures.vocab_size, figures.parameters
+    step_tokens, planned = figures.tokens_per_step, figures.planned_tokens
     target = config.target_param_data_ratio * parameters
     sft_rows = facts.chat.num_rows * (1 - sft.val_fraction) if facts.chat else 0.0
     sft_step_rows = rows_per_step(sft, ranks)
-    flops = float(planned) * flops_per_token(base.model, vocab)
-    is_long, reason = _long(base.max_steps, parameters, flops)
-    on_gpu = uses_gpu(plan, facts)
-    bf16 = uses_bf16(plan, facts)
-    micro_rows = [base.device_batch_size, *([sft.device_batch_size] if "sft" in plan.stages else [])]
-    memory = training_memory(base, vocab, on_gpu=on_gpu, bf16=bf16, rows=max(micro_rows))
-    kind = device_class(machine, on_gpu=on_gpu, bf16=bf16)
-    hours = None
-    if kind is not None:
-        seconds = training_seconds(base, base.model, vocab, kind, machine, ranks)
-        seconds += validation_seconds(base, vocab, corpus_tokens - train_tokens, kind, machine, ranks)
-        if "sft" in plan.stages:
-            seconds += training_seconds(sft, base.model, vocab, kind, machine, ranks)
-        hours = seconds / 3600
-    on_each = [gpu.memory_bytes for gpu in machine.gpus[:ranks]] if on_gpu else [machine.ram_bytes // ranks]
+    is_long, reason = long_run(base.max_steps, parameters, figures.planned_flops)
+    memory = figures.memory
     return Budget(
         estimated_parameters=parameters,
         vocab_size=vocab,
@@ -136,7 +117,7 @@ def plan_budget(config: PreflightConfig, plan: RunPlan, facts: PreflightFacts) -
         sft_effective_batch_size=sft_step_rows,
         base_effective_tokens_per_step=step_tokens,
         base_planned_tokens=planned,
-        base_planned_flops=flops,
+        base_planned_flops=figures.planned_flops,
         target_param_data_ratio=config.target_param_data_ratio,
         planned_param_data_ratio=planned / parameters,
         target_training_tokens=round(target),
@@ -151,22 +132,28 @@ def plan_budget(config: PreflightConfig, plan: RunPlan, facts: PreflightFacts) -
         auto_lr_scaling=base.auto_lr_scaling,
         base_configured_learning_rate=configured_learning_rate(base, ranks),
         sft_configured_learning_rate=configured_learning_rate(sft, ranks),
-        base_effective_learning_rate=effective_learning_rate(base, ranks),
+        base_effective_learning_rate=figures.learning_rate,
+        base_effective_weight_decay=figures.weight_decay,
         sft_effective_learning_rate=effective_learning_rate(sft, ranks),
         law_learning_rate=law_learning_rate(num_body_parameters(base.model), planned, step_tokens),
         long_run=is_long,
         long_run_reason=reason,
-        device=machine.gpus[0].name if on_gpu else f"cpu, {machine.cpu_count} cores",
+        muon_share=muon_share(base, vocab, ranks),
+        device=figures.device,
         memory_bytes=memory.total,
         memory_parameter_bytes=memory.parameters,
         memory_gradient_bytes=memory.gradients,
         memory_optimizer_bytes=memory.optimizer,
+        memory_ema_bytes=memory.ema,
+        memory_snapshot_bytes=memory.snapshot,
+        base_memory_bytes=figures.base_memory.total,
+        base_snapshot_bytes=figures.base_memory.snapshot,
         memory_activation_bytes=memory.activations,
         memory_logit_bytes=memory.logits,
-        device_memory_bytes=min(on_each),
-        token_memory_bytes=round(corpus_tokens * token_bytes(vocab)) * ranks,
+        device_memory_bytes=figures.device_memory_bytes,
+        token_memory_bytes=round(corpus_tokens * token_bytes(vocab)) * plan.resources.nproc_per_node,
         disk_bytes=round(disk_bytes(base, vocab, corpus_tokens)),
-        estimated_hours=hours,
+        estimated_hours=figures.hours,
     )
 
 
@@ -178,20 +165,8 @@ def estimated_tokens_per_byte(tokenizer: TokenizerConfig) -> tuple[float, str]:
     return rate, f"{rate:g} per byte (bpe, vocabulary of {size:,} or more)"
 
 
-def uses_gpu(plan: RunPlan, facts: PreflightFacts) -> bool:
-    """What `resources.device` comes to on this machine."""
-    return plan.resources.device != "cpu" and bool(facts.machine.gpus)
-
-
-def uses_bf16(plan: RunPlan, facts: PreflightFacts) -> bool:
-    """What `base.precision` comes to on this machine."""
-    machine = facts.machine
-    if plan.base.precision == "auto":
-        return machine.gpus[0].has_bf16 if uses_gpu(plan, facts) else machine.cpu_has_bf16
-    return plan.base.precision == "bf16"
-
-
-def _long(steps: int, parameters: int, flops: float) -> tuple[bool, str]:
+def long_run(steps: int, parameters: int, flops: float) -> tuple[bool, str]:
+    """Whether the rules for long runs apply, and why or why not in words; `flops` are those of base training."""
     if steps >= LONG_STEPS:
         return True, f"{steps:,} base steps, {LONG_STEPS:,} or more"
     if parameters >= LONG_PARAMETERS and flops >= LONG_FLOPS:

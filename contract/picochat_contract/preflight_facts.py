@@ -108,6 +108,8 @@ class GpuFacts(Config):
     name: str
     memory_bytes: Count
     has_bf16: bool
+    capability: Count = 0
+    """Major CUDA compute capability: 9 is Hopper; 0 where nobody asked."""
 
 
 class MachineFacts(Config):
@@ -123,6 +125,8 @@ class MachineFacts(Config):
     """On the file system of the run folder."""
     world_size: int = Field(default=1, ge=1)
     """Ranks that base and SFT will be started with."""
+    packages: tuple[str, ...] = ()
+    """Optional Python packages that are installed: of those that some setting of a plan needs."""
 
 
 class PreflightFacts(Config):

@@ -8,43 +8,26 @@ knows a price.
 from dataclasses import dataclass
 from typing import Final
 
-from picochat_contract.configs import BaseConfig, ModelConfig, OptimConfig
-from picochat_contract.model_size import flops_per_token, num_matrix_parameters, num_parameters
+from picochat_contract.configs import BaseConfig, DistributedStrategy, ModelConfig, OptimConfig
+from picochat_contract.device_classes import GPU_CLASSES as GPU_CLASSES
+from picochat_contract.device_classes import DeviceClass as DeviceClass
+from picochat_contract.model_size import (
+    flops_per_token,
+    num_body_parameters,
+    num_matrix_parameters,
+    num_parameters,
+    orthogonalisation_flops,
+)
 from picochat_contract.preflight_facts import MachineFacts
 
 MAX_VAL_TOKENS: Final = 1 << 20  # a validation reads no more than this
 STARTUP_SECONDS: Final = 30.0  # loading, compiling: per training stage
 BYTES_PER_LOGIT: Final = 12  # in bf16, in float32, its softmax, and the gradient of each
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeviceClass:
-    """A kind of device, and the speed that training is assumed to reach on it."""
-
-    pattern: str
-    """Part of the device's name, in lower case."""
-    peak_flops: float
-    """bf16 without sparsity, per second, by the maker's data sheet."""
-    utilisation: float = 0.35
-    """Share of the peak that training is assumed to reach; nanochat and GPT-2 reproductions report 0.38 to 0.50."""
-    layer_seconds: float = 4e-4
-    """Shortest time of one layer, forward and backward: the launches of its kernels."""
-
-
-GPU_CLASSES: Final = (  # the first whose pattern is in the name
-    DeviceClass(pattern="b200", peak_flops=2250e12),
-    DeviceClass(pattern="h200", peak_flops=989e12),
-    DeviceClass(pattern="h100 pcie", peak_flops=756e12),
-    DeviceClass(pattern="h100", peak_flops=989e12),
-    DeviceClass(pattern="a100", peak_flops=312e12),
-    DeviceClass(pattern="l40s", peak_flops=362e12),
-    DeviceClass(pattern="rtx 4090", peak_flops=165e12),
-    DeviceClass(pattern="a10", peak_flops=125e12),
-    DeviceClass(pattern="l4", peak_flops=121e12),
-)
-# Per core, a little under what training reached on an AMD EPYC with AVX-512 (docs/log.md); no peak, so the share is 1.
-CPU_BF16: Final = DeviceClass(pattern="cpu", peak_flops=150e9, utilisation=1.0, layer_seconds=0.0)
-CPU_FLOAT32: Final = DeviceClass(pattern="cpu", peak_flops=45e9, utilisation=1.0, layer_seconds=0.0)
+WHOLE_LOGITS_GPU: Final = 1 << 30
+WHOLE_LOGITS_CPU: Final = 64 << 20
+"""Bytes of float32 logits above which the loss is computed in chunks no larger than that."""
+CHECKPOINTING_FACTOR: Final = 4 / 3
+"""Operations of a step whose blocks are computed again in the backward pass: 4 forward passes' worth instead of 3."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,54 +37,60 @@ class MemoryEstimate:
     parameters: int
     gradients: int
     optimizer: int
+    ema: int
+    snapshot: int
+    """What rollback can go back to."""
     activations: int
     logits: int
 
     @property
     def total(self) -> int:
-        return self.parameters + self.gradients + self.optimizer + self.activations + self.logits
+        return self.without_snapshot + self.snapshot
+
+    @property
+    def without_snapshot(self) -> int:
+        states = self.parameters + self.gradients + self.optimizer + self.ema
+        return states + self.activations + self.logits
 
 
 def training_memory(
-    base: BaseConfig, vocab: int, *, on_gpu: bool, bf16: bool, rows: int | None = None
+    base: BaseConfig,
+    vocab: int,
+    *,
+    on_gpu: bool,
+    bf16: bool,
+    num_ranks: int = 1,
+    strategy: DistributedStrategy = "ddp",
 ) -> MemoryEstimate:
-    """Float32 weights and gradients, optimizer states, and the activations of one micro-batch of `rows`, by default
-    that of the base stage."""
+    """Float32 weights and gradients, optimizer states, and the activations of one micro-batch. With fsdp each rank has its
+    share of the states, and whole what it is at work on."""
     count = num_parameters(base.model, vocab)
-    tokens = (rows or base.device_batch_size) * base.model.sequence_len
-    muon = num_matrix_parameters(base.model) if base.optimizer == "muon" else 0
+    tokens = base.device_batch_size * base.model.sequence_len
+    weight = 6 if bf16 else 4  # with autocast's copy
+    shares, whole = (num_ranks, _gathered(base.model, vocab)) if strategy == "fsdp" else (1, 0)
     return MemoryEstimate(
-        parameters=count * (6 if bf16 else 4),  # with autocast's copy
-        gradients=count * 4,
-        optimizer=count * 8 - muon * 4 + _snapshot_bytes(base, count),  # AdamW keeps two moments, Muon one
-        activations=tokens * base.model.n_layer * _layer_bytes(base.model, on_gpu=on_gpu, bf16=bf16),
-        logits=tokens * vocab * BYTES_PER_LOGIT,
+        parameters=count * weight // shares + whole * weight,
+        gradients=count * 4 // shares + whole * 4,
+        optimizer=_optimizer_bytes(base, count) // shares,
+        ema=(count * 4 if base.ema_decay else 0) // shares,
+        snapshot=_snapshot_bytes(base, count) // shares,
+        activations=tokens * _activation_bytes(base, on_gpu=on_gpu, bf16=bf16),
+        logits=_logit_bytes(base, vocab, tokens, on_gpu=on_gpu),
     )
 
 
 def disk_bytes(base: BaseConfig, vocab: int, corpus_tokens: float) -> float:
-    """Token shards, and for base and SFT: two resume checkpoints while one replaces the other, best and last weights."""
+    """Token shards, and for base and SFT: two resume checkpoints while one replaces the other, best, last and kept weights."""
     count = num_parameters(base.model, vocab)
-    resume_points = 2 * count * 2 * 12 + 2 * _snapshot_bytes(base, count)
-    return corpus_tokens * token_bytes(vocab) + resume_points + 2 * count * 2 * 2 * 4
-
-
-def _snapshot_bytes(base: BaseConfig, num_parameters: int) -> int:
-    """What rollback keeps of weights and optimizer, on the device and in each resume checkpoint."""
-    return num_parameters * 12 if base.loss_spike_rollback else 0
+    resume_point = count * 4 + _optimizer_bytes(base, count) + (count * 4 if base.ema_decay else 0)
+    resume_points = 2 * (2 * resume_point + _snapshot_bytes(base, count))
+    kept = base.max_steps // base.keep_every if base.keep_every else 0
+    return corpus_tokens * token_bytes(vocab) + resume_points + (2 * 2 + kept) * count * 4
 
 
 def token_bytes(vocab: int) -> int:
     """Bytes per token of the token store."""
     return 2 if vocab <= 1 << 16 else 4
-
-
-def device_class(machine: MachineFacts, *, on_gpu: bool, bf16: bool) -> DeviceClass | None:
-    """None for a GPU that is not in the table."""
-    if not on_gpu:
-        return CPU_BF16 if bf16 else CPU_FLOAT32
-    name = machine.gpus[0].name.lower()
-    return next((kind for kind in GPU_CLASSES if kind.pattern in name), None)
 
 
 def training_seconds(
@@ -111,23 +100,89 @@ def training_seconds(
     kind: DeviceClass,
     machine: MachineFacts,
     num_ranks: int,
+    num_machines: int = 1,
 ) -> float:
     """All steps of one training stage, each row as long as the context."""
-    cores = machine.cpu_count if kind.pattern == "cpu" else num_ranks
-    rate = kind.peak_flops * kind.utilisation * cores / num_ranks  # per rank
+    rate = _rank_rate(kind, machine, num_ranks, num_machines)
     micro_tokens = config.device_batch_size * model.sequence_len
-    micro = max(micro_tokens * flops_per_token(model, vocab) / rate, model.n_layer * kind.layer_seconds)
-    return STARTUP_SECONDS + config.max_steps * config.grad_accum_steps * micro
+    factor = CHECKPOINTING_FACTOR if config.gradient_checkpointing else 1.0
+    operations = micro_tokens * flops_per_token(model, vocab) * factor
+    micro = max(operations / rate, model.n_layer * kind.layer_seconds)
+    update = muon_operations(config, num_ranks) / rate
+    return STARTUP_SECONDS + config.max_steps * (config.grad_accum_steps * micro + update)
 
 
 def validation_seconds(
-    base: BaseConfig, vocab: int, val_tokens: float, kind: DeviceClass, machine: MachineFacts, num_ranks: int
+    base: BaseConfig,
+    vocab: int,
+    val_tokens: float,
+    kind: DeviceClass,
+    machine: MachineFacts,
+    num_ranks: int,
+    num_machines: int = 1,
 ) -> float:
     """All validations of the base stage: forward passes only, a third of the operations."""
-    cores = machine.cpu_count if kind.pattern == "cpu" else num_ranks
+    rate = _rank_rate(kind, machine, num_ranks, num_machines) * num_ranks
     times = base.max_steps // base.eval_every + 1
-    operations = times * min(val_tokens, MAX_VAL_TOKENS) * flops_per_token(base.model, vocab) / 3
-    return operations / (kind.peak_flops * kind.utilisation * cores)
+    return times * min(val_tokens, MAX_VAL_TOKENS) * flops_per_token(base.model, vocab) / 3 / rate
+
+
+def muon_operations(config: OptimConfig, num_ranks: int) -> float:
+    """Operations per step that the busiest rank spends on orthogonalisation; 0 with AdamW."""
+    if not isinstance(config, BaseConfig) or config.optimizer != "muon":
+        return 0.0
+    return orthogonalisation_flops(config.model, num_ranks)
+
+
+def muon_share(config: BaseConfig, vocab: int, num_ranks: int) -> float:
+    """Share of a step's operations on the busiest rank that are Muon's orthogonalisation."""
+    micro_tokens = config.device_batch_size * config.model.sequence_len
+    training = config.grad_accum_steps * micro_tokens * flops_per_token(config.model, vocab)
+    spent = muon_operations(config, num_ranks)
+    return spent / (spent + training)
+
+
+def _rank_rate(kind: DeviceClass, machine: MachineFacts, num_ranks: int, num_machines: int) -> float:
+    """Operations per second of one rank; the ranks of a machine share its cores."""
+    devices = machine.cpu_count * num_machines / num_ranks if kind.is_cpu else 1.0
+    return kind.peak_flops * kind.utilisation * devices
+
+
+def _optimizer_bytes(base: BaseConfig, num_parameters: int) -> int:
+    """AdamW keeps two moments, Muon one."""
+    muon = num_matrix_parameters(base.model) if base.optimizer == "muon" else 0
+    return num_parameters * 8 - muon * 4
+
+
+def _snapshot_bytes(base: BaseConfig, num_parameters: int) -> int:
+    """Weights and optimizer a second time, on the device and in each resume checkpoint."""
+    if not base.loss_spike_rollback:
+        return 0
+    return num_parameters * 4 + _optimizer_bytes(base, num_parameters)
+
+
+def _gathered(model: ModelConfig, vocab: int) -> int:
+    """Parameters that fsdp holds whole at once: embedding and head, the block at work and the next one."""
+    body = num_body_parameters(model)
+    return num_parameters(model, vocab) - body + min(2, model.n_layer) * body // model.n_layer
+
+
+def _logit_bytes(base: BaseConfig, vocab: int, tokens: int, *, on_gpu: bool) -> int:
+    """In one piece all that the loss keeps of the logits; in chunks one of them, and the head's gradient in float32."""
+    limit = base.loss_chunk_tokens or max(
+        16, (WHOLE_LOGITS_GPU if on_gpu else WHOLE_LOGITS_CPU) // (4 * vocab)
+    )
+    if tokens <= limit:
+        return tokens * vocab * BYTES_PER_LOGIT
+    return limit * vocab * BYTES_PER_LOGIT + vocab * base.model.n_embd * 4
+
+
+def _activation_bytes(base: BaseConfig, *, on_gpu: bool, bf16: bool) -> int:
+    """Bytes per token over all layers; with checkpointing the input of each, in float32, and one layer whole."""
+    layer = _layer_bytes(base.model, on_gpu=on_gpu, bf16=bf16)
+    if base.gradient_checkpointing:
+        return layer + base.model.n_layer * 4 * base.model.n_embd
+    return base.model.n_layer * layer
 
 
 def _layer_bytes(model: ModelConfig, *, on_gpu: bool, bf16: bool) -> int:

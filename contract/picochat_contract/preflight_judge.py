@@ -24,7 +24,9 @@ RULES: Final[tuple[Rule, ...]] = (
     *EVAL_RULES,
     *MACHINE_RULES,
 )
-MACHINE_CHECKS: Final = frozenset({"attention_backend_runtime", *(rule.id for rule in MACHINE_RULES)})
+MACHINE_CHECKS: Final = frozenset(
+    {"attention_backend_runtime", "ddp_loss_spike_rollback", *(rule.id for rule in MACHINE_RULES)}
+)
 """Checks that another machine, or the same one tomorrow, may answer otherwise."""
 NOTES: Final = (
     "SFT loss counts assistant tokens only.",

@@ -2,19 +2,20 @@
 
 from typing import Final
 
-from picochat_contract.preflight_rules import Condition, Measured, Rule, Subject, above, equal
+from picochat_contract.preflight_plan import FA3
+from picochat_contract.preflight_rules import NO_ROOM, Condition, Measured, Rule, Subject, above, equal
 from picochat_contract.stages import StageName
 
+TENSORBOARD: Final = "tensorboard"
+OPTIONAL_PACKAGES: Final = (TENSORBOARD, FA3)
+"""What a machine is asked about."""
 LONG_HOURS: Final = 24.0
 """Without a max_hours of its own, a run that is estimated to take longer warns."""
-
-NOTHING_THERE: Final = 1e9
-"""Stands for a share of nothing: over any limit."""
 
 
 def _device(s: Subject) -> Measured:
     wanted, gpus = s.plan.resources.device, len(s.facts.machine.gpus)
-    ranks = s.budget.ddp_world_size
+    ranks = s.plan.resources.nproc_per_node
     needed = 0 if wanted == "cpu" or (wanted == "auto" and not gpus) else ranks
     return Measured(
         value=max(0, needed - gpus),
@@ -28,13 +29,25 @@ def _memory(s: Subject) -> Measured:
         "weights": b.memory_parameter_bytes,
         "gradients": b.memory_gradient_bytes,
         "optimizer": b.memory_optimizer_bytes,
+        "mean of the weights": b.memory_ema_bytes,
+        "rollback": b.memory_snapshot_bytes,
         "activations": b.memory_activation_bytes,
         "logits": b.memory_logit_bytes,
     }
-    shown = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
+    shown = ", ".join(f"{name} {_size(size)}" for name, size in parts.items() if size)
     return Measured(
-        value=b.memory_bytes / b.device_memory_bytes if b.device_memory_bytes else NOTHING_THERE,
+        value=b.memory_bytes / b.device_memory_bytes if b.device_memory_bytes else NO_ROOM,
         message=f"{_size(b.memory_bytes)} ({shown}) of {_size(b.device_memory_bytes)} per rank on {b.device}",
+    )
+
+
+def _packages(s: Subject) -> Measured:
+    stages = (s.plan.base, *([s.plan.sft] if s.runs(StageName.SFT) else []))
+    needed = {TENSORBOARD} if any(stage.tensorboard for stage in stages) else set()
+    missing = sorted(needed.difference(s.facts.machine.packages))
+    return Measured(
+        value=len(missing),
+        message=f"not installed: {', '.join(missing)}" if missing else "nothing that is needed is missing",
     )
 
 
@@ -43,7 +56,7 @@ def _host_memory(s: Subject) -> Measured:
         return Measured(value=0.0, message=f"dataset_mode {s.plan.base.dataset_mode} maps its files")
     ram, needed = s.facts.machine.ram_bytes, s.budget.token_memory_bytes
     return Measured(
-        value=needed / ram if ram else NOTHING_THERE,
+        value=needed / ram if ram else NO_ROOM,
         message=f"{_size(needed)} of tokens in {_size(ram)} of memory",
     )
 
@@ -51,7 +64,7 @@ def _host_memory(s: Subject) -> Measured:
 def _disk(s: Subject) -> Measured:
     free, needed = s.facts.machine.free_disk_bytes, s.budget.disk_bytes
     return Measured(
-        value=needed / free if free else NOTHING_THERE,
+        value=needed / free if free else NO_ROOM,
         message=f"{_size(needed)} of tokens and checkpoints, {_size(free)} are free",
     )
 
@@ -87,13 +100,23 @@ MACHINE_RULES: Final = (
         stage=StageName.BASE,
     ),
     Rule(
+        id="optional_packages",
+        measures="Python packages that the plan's settings need and that are not installed",
+        block=(above(0),),
+        fix="install picochat[monitor] on every machine that trains, or set tensorboard of base and sft to false",
+        measure=_packages,
+        stage=StageName.BASE,
+    ),
+    Rule(
         id="memory",
-        measures="weights, gradients, optimizer states, activations and logits of the larger micro-batch of base and SFT, "
-        "over the memory of the smallest device",
+        measures="weights, gradients, optimizer states, activations and logits of base or SFT, whichever takes more, over the "
+        "memory of the smallest device",
         warn=(above(0.85),),
         block=(above(1.0),),
         unit="share",
-        fix="lower device_batch_size of base or sft, whichever is larger, and raise its grad_accum_steps by as much",
+        fix="lower device_batch_size of base or sft, whichever is larger, and raise its grad_accum_steps by as much; or set "
+        "gradient_checkpointing to true, which costs a third more operations; or, where weights and optimizer are most of "
+        "it, resources.distributed_strategy to fsdp",
         measure=_memory,
         stage=StageName.BASE,
     ),

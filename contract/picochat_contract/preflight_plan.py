@@ -3,8 +3,10 @@
 import re
 from typing import Final
 
-from picochat_contract.preflight_budget import uses_bf16, uses_gpu
+from picochat_contract.configs import OptimConfig
+from picochat_contract.plan_figures import uses_bf16, uses_gpu
 from picochat_contract.preflight_rules import (
+    NO_ROOM,
     Condition,
     Measured,
     Rule,
@@ -18,35 +20,94 @@ from picochat_contract.stages import StageName
 
 LONG: Final = Condition.LONG
 RELEASE: Final = Condition.RELEASE
+FA3: Final = "flash_attn_interface"  # Python module of FlashAttention 3
+HOPPER: Final = 9  # major compute capability
+FUSED: Final = ("flash", "cudnn", "fa3")
+ATTENTION_NEEDS: Final = (
+    "needs cuda",
+    "needs bf16",
+    "cannot mask documents",
+    "needs dropout 0",
+    "needs hopper",
+    "needs its package",
+    "needs another head size",
+)
 RELEASE_TOKENS_PER_PARAMETER: Final = 18.0  # 0.9 x 20
 
 
 def _attention(s: Subject) -> Measured:
-    backend = s.plan.base.attn_backend
-    on_gpu, bf16 = uses_gpu(s.plan, s.facts), uses_bf16(s.plan, s.facts)
-    if backend in ("flash", "efficient", "cudnn") and not on_gpu:
-        return Measured(value="needs cuda", message=f"{backend} attention on {s.budget.device}")
-    if backend in ("flash", "cudnn") and not bf16:
-        return Measured(value="needs bf16", message=f"{backend} attention in float32")
-    return Measured(value="fits", message=f"{backend} attention on {s.budget.device}")
+    for stage in (s.plan.base, *([s.plan.sft] if s.runs(StageName.SFT) else [])):
+        problem = _attention_problem(stage, s)
+        if problem is not None:
+            said = f"{stage.attn_backend} attention on {s.budget.device}"
+            return Measured(value=problem, message=f"{said}, heads of {s.plan.base.model.head_dim}")
+    return Measured(value="fits", message=f"{s.plan.base.attn_backend} attention on {s.budget.device}")
 
 
-def _rollback_ranks(s: Subject) -> Measured:
-    return _ranks(s, s.plan.base.loss_spike_rollback, "loss-spike rollback")
+def _attention_problem(config: OptimConfig, s: Subject) -> str | None:
+    """What the backend lacks here; None where it can run. The same conditions as the trainer's `kernels.py`."""
+    backend, model, machine = config.attn_backend, s.plan.base.model, s.facts.machine
+    if backend in ("auto", "math"):
+        return None
+    if not uses_gpu(s.plan, machine):
+        return "needs cuda"
+    gpu = machine.gpus[0]
+    if backend in FUSED and not (uses_bf16(s.plan, machine) and gpu.has_bf16):
+        return "needs bf16"
+    if backend in FUSED and s.plan.base.document_mask and config is s.plan.base:
+        return "cannot mask documents"
+    if backend in ("flex", "fa3") and model.dropout:
+        return "needs dropout 0"
+    if backend == "fa3" and gpu.capability != HOPPER:
+        return "needs hopper"
+    if backend == "fa3" and FA3 not in machine.packages:
+        return "needs its package"
+    return None if _head_fits(backend, model.head_dim, gpu.capability) else "needs another head size"
 
 
-def _muon_ranks(s: Subject) -> Measured:
-    return _ranks(s, s.plan.base.optimizer == "muon", "Muon")
+def _head_fits(backend: str, head_dim: int, capability: int) -> bool:
+    if backend == "flex":
+        return head_dim >= 16
+    if backend == "cudnn":
+        return head_dim % 8 == 0 and head_dim <= (256 if capability == HOPPER else 128)
+    return backend not in FUSED or head_dim <= 256
 
 
-def _scaling_ranks(s: Subject) -> Measured:
-    return _ranks(
-        s, s.plan.base.auto_lr_scaling or s.plan.sft.auto_lr_scaling, "automatic scaling of learning rates"
+def _rollback(s: Subject) -> Measured:
+    b = s.budget
+    if not s.plan.base.loss_spike_rollback:
+        return Measured(value=0.0, message="loss-spike rollback is off")
+    left = b.device_memory_bytes - (b.base_memory_bytes - b.base_snapshot_bytes)
+    share = b.base_snapshot_bytes / left if left > 0 else NO_ROOM
+    return Measured(
+        value=share,
+        message=f"rollback keeps {b.base_snapshot_bytes / 1e9:.1f} GB on each of {b.ddp_world_size} rank(s); the rest of "
+        f"training leaves {max(0, left) / 1e9:.1f} GB",
     )
 
 
-def _ranks(s: Subject, is_on: bool, what: str) -> Measured:
-    ranks = s.budget.ddp_world_size
+def _muon(s: Subject) -> Measured:
+    if s.plan.base.optimizer != "muon":
+        return Measured(value=0.0, message="Muon is off")
+    return Measured(
+        value=s.budget.muon_share,
+        message=f"orthogonalisation is {s.budget.muon_share:.1%} of a step's operations on the busiest of "
+        f"{s.budget.ddp_world_size} rank(s)",
+    )
+
+
+def _fsdp(s: Subject) -> Measured:
+    resources = s.plan.resources
+    alone = resources.distributed_strategy == "fsdp" and resources.num_ranks == 1
+    return Measured(
+        value="alone" if alone else resources.distributed_strategy,
+        message=f"{resources.distributed_strategy} on {resources.num_ranks} rank(s)",
+    )
+
+
+def _scaling_ranks(s: Subject) -> Measured:
+    ranks, what = s.budget.ddp_world_size, "automatic scaling of learning rates"
+    is_on = s.plan.base.auto_lr_scaling or s.plan.sft.auto_lr_scaling
     return Measured(
         value=ranks if is_on else 1, message=f"{what} on {ranks} rank(s)" if is_on else f"{what} is off"
     )
@@ -87,7 +148,7 @@ def _batch(s: Subject) -> Measured:
 
 
 def _launch(s: Subject) -> Measured:
-    wanted = re.search(r"-ddp(\d+)$", s.plan.scale)
+    wanted = re.search(r"-ddp(\d+)(?:-|$)", s.plan.scale)
     ranks = s.budget.ddp_world_size
     if wanted is None:
         return Measured(
@@ -106,6 +167,8 @@ def _lr(s: Subject) -> Measured:
 
 def _effective_lr(s: Subject) -> Measured:
     rate = s.budget.base_effective_learning_rate
+    if not s.plan.base.auto_lr_scaling:
+        return Measured(value=0.0, message=f"automatic scaling is off; the optimizer gets {rate:g}")
     return Measured(value=rate, message=f"the optimizer gets {rate:g}")
 
 
@@ -138,27 +201,40 @@ def _times(value: float) -> str:
 PLAN_RULES: Final = (
     Rule(
         id="attention_backend_runtime",
-        measures="attention kernel against device and number format",
-        block=(equal("needs cuda"), equal("needs bf16")),
+        measures="attention kernel against device, number format, document mask, dropout, packages and head size",
+        block=tuple(map(equal, ATTENTION_NEEDS)),
         unit="words",
-        fix="set base.attn_backend to auto",
+        fix="set attn_backend of base and sft to auto",
         measure=_attention,
         stage=StageName.BASE,
     ),
     Rule(
         id="ddp_loss_spike_rollback",
-        measures="ranks where loss-spike rollback is on",
-        block=(above(1),),
-        fix="set base.loss_spike_rollback to false: it is for one process",
-        measure=_rollback_ranks,
+        measures="what loss-spike rollback keeps on a device, over the memory that the rest of training leaves there",
+        warn=(above(0.8),),
+        block=(above(1.0),),
+        unit="share",
+        fix="set base.loss_spike_rollback to false, or base.gradient_checkpointing to true, or "
+        "resources.distributed_strategy to fsdp, which shares it out",
+        measure=_rollback,
         stage=StageName.BASE,
     ),
     Rule(
         id="ddp_muon_optimizer",
-        measures="ranks where Muon is on",
-        warn=(above(1),),
-        fix="expect every rank to repeat the orthogonalisation, or set base.optimizer to adamw",
-        measure=_muon_ranks,
+        measures="share of a step's operations that the busiest rank spends on Muon's orthogonalisation",
+        warn=(above(0.1),),
+        unit="share",
+        fix="raise base.device_batch_size or base.grad_accum_steps, or set base.optimizer to adamw",
+        measure=_muon,
+        stage=StageName.BASE,
+    ),
+    Rule(
+        id="fsdp_ranks",
+        measures="whether fsdp has ranks to share the model out to",
+        warn=(equal("alone"),),
+        unit="words",
+        fix="set resources.distributed_strategy to ddp, or give more ranks",
+        measure=_fsdp,
         stage=StageName.BASE,
     ),
     Rule(
@@ -219,7 +295,7 @@ PLAN_RULES: Final = (
     ),
     Rule(
         id="base_effective_lr",
-        measures="learning rate after automatic scaling",
+        measures="learning rate after automatic scaling, where it is on",
         warn=(above(0.003), above(0.001, LONG)),
         unit="number",
         fix="lower base.learning_rate, or set base.auto_lr_scaling to false",

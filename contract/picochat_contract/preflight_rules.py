@@ -16,6 +16,8 @@ from picochat_contract.preflight_budget import Budget, plan_budget
 from picochat_contract.preflight_facts import PreflightFacts
 from picochat_contract.stages import StageName
 
+NO_ROOM: Final = 1e9
+"""Stands for a share of nothing: over any limit."""
 RELEASE_PROFILES: Final = ("first_release", "skill_release")
 
 

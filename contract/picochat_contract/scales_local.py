@@ -1,7 +1,11 @@
 """Presets for one machine without a data-centre GPU: from seconds to an afternoon.
 
 From `pico` on, base steps are chosen for 20 training tokens per parameter (Hoffmann et al., arXiv 2203.15556), SFT
-steps for three epochs of the generated rows.
+steps for three epochs of the generated rows. The learning rates are given: Step Law was fitted from 60M parameters on.
+
+They are also there to be learned from, each with the parts of its time: `smoke`, `pico` and `small` are GPT-2's block
+(LayerNorm, learned positions, GELU), `medium`, `mps-local` and `climbmix-pilot` have RMSNorm, RoPE and squared ReLU
+(Primer, arXiv 2109.08668), `demo` and the presets for GPUs have SwiGLU and grouped queries.
 """
 
 from typing import Any, Final
@@ -18,15 +22,24 @@ _SFT: Final[dict[str, Any]] = {
     "sample_prompt": "Who are you?",
 }
 
+_GPT2: Final[dict[str, Any]] = {
+    "norm_type": "layernorm",
+    "position_encoding": "learned",
+    "activation": "gelu",
+    "qk_norm": False,
+}
+_RELU2: Final[dict[str, Any]] = {"norm_type": "rmsnorm", "position_encoding": "rope", "activation": "relu2"}
+
 LOCAL_SCALES: Final[dict[str, dict[str, Any]]] = {
     # Seconds: proves that every part is wired. Its model knows nothing.
     "smoke": {
         "dataset": {"sft_rows": 64, "eval_rows": 32},
         "tokenizer": {"type": "bpe", "vocab_size": 1_024, "min_freq": 1},
         "base": {
-            "model": {"n_layer": 1, "n_head": 2, "n_embd": 32, "sequence_len": 128},
+            "model": {**_GPT2, "n_layer": 1, "n_head": 4, "n_embd": 32, "sequence_len": 128},
             "max_steps": 40,
             "device_batch_size": 8,
+            "learning_rate": 2e-3,
             "warmup_steps": 4,
             "eval_every": 20,
             "checkpoint_every": 10,
@@ -71,18 +84,18 @@ LOCAL_SCALES: Final[dict[str, dict[str, Any]]] = {
         "fit": {"max_rows": 100, "max_new_tokens": 48},
         "eval": {"max_new_tokens": 48},
     },
-    # 0.43M parameters, 8.6M tokens: minutes on a laptop.
+    # 0.46M parameters, 9.1M tokens: minutes on a laptop.
     "pico": {
         "dataset": _GENERATED,
         "tokenizer": {"type": "bpe", "vocab_size": 1_024},
         "base": {
-            "model": {"n_layer": 3, "n_head": 4, "n_embd": 96, "sequence_len": 256},
-            "max_steps": 4_200,
+            "model": {**_GPT2, "n_layer": 3, "n_head": 4, "n_embd": 96, "sequence_len": 256},
+            "max_steps": 4_450,
             "device_batch_size": 8,
             "learning_rate": 1e-3,
             "warmup_steps": 200,
-            "eval_every": 175,
-            "checkpoint_every": 350,
+            "eval_every": 178,
+            "checkpoint_every": 356,
             "early_stop_patience": 3,
             "canary_count": 3,
         },
@@ -95,7 +108,14 @@ LOCAL_SCALES: Final[dict[str, dict[str, Any]]] = {
         "dataset": _GENERATED,
         "tokenizer": {"type": "bpe", "vocab_size": 1_024},
         "base": {
-            "model": {"n_layer": 4, "n_head": 4, "n_embd": 128, "sequence_len": 512, "tie_embeddings": False},
+            "model": {
+                **_GPT2,
+                "n_layer": 4,
+                "n_head": 4,
+                "n_embd": 128,
+                "sequence_len": 512,
+                "tie_embeddings": False,
+            },
             "max_steps": 2_720,
             "device_batch_size": 16,
             "learning_rate": 1e-3,
@@ -114,7 +134,14 @@ LOCAL_SCALES: Final[dict[str, dict[str, Any]]] = {
         "dataset": _GENERATED,
         "tokenizer": {"type": "bpe", "vocab_size": 2_048},
         "base": {
-            "model": {"n_layer": 6, "n_head": 6, "n_embd": 192, "sequence_len": 512, "tie_embeddings": False},
+            "model": {
+                **_RELU2,
+                "n_layer": 6,
+                "n_head": 6,
+                "n_embd": 192,
+                "sequence_len": 512,
+                "tie_embeddings": False,
+            },
             "max_steps": 4_200,
             "device_batch_size": 16,
             "grad_accum_steps": 2,
@@ -129,18 +156,25 @@ LOCAL_SCALES: Final[dict[str, dict[str, Any]]] = {
         "eval": {"max_new_tokens": 160},
         "gate": {"profile": "research"},
     },
-    # The shape of `small` in larger steps, for one accelerator of a desktop.
+    # 1.05M parameters, 21M tokens in larger steps, for one accelerator of a desktop.
     "mps-local": {
         "dataset": _GENERATED,
         "tokenizer": {"type": "bpe", "vocab_size": 1_024},
         "base": {
-            "model": {"n_layer": 4, "n_head": 4, "n_embd": 128, "sequence_len": 512, "tie_embeddings": False},
-            "max_steps": 1_360,
+            "model": {
+                **_RELU2,
+                "n_layer": 4,
+                "n_head": 4,
+                "n_embd": 128,
+                "sequence_len": 512,
+                "tie_embeddings": False,
+            },
+            "max_steps": 1_280,
             "device_batch_size": 32,
             "learning_rate": 1e-3,
             "warmup_steps": 60,
-            "eval_every": 68,
-            "checkpoint_every": 136,
+            "eval_every": 64,
+            "checkpoint_every": 128,
             "early_stop_patience": 4,
             "canary_count": 5,
         },
@@ -153,7 +187,14 @@ LOCAL_SCALES: Final[dict[str, dict[str, Any]]] = {
         "dataset": _GENERATED,
         "tokenizer": {"type": "bpe", "vocab_size": 8_192},
         "base": {
-            "model": {"n_layer": 6, "n_head": 6, "n_embd": 192, "sequence_len": 512, "tie_embeddings": False},
+            "model": {
+                **_RELU2,
+                "n_layer": 6,
+                "n_head": 6,
+                "n_embd": 192,
+                "sequence_len": 512,
+                "tie_embeddings": False,
+            },
             "dataset_mode": "sharded",
             "max_steps": 3_540,
             "device_batch_size": 16,

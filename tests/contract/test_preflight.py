@@ -59,7 +59,7 @@ def machine(**changes: Any) -> dict[str, Any]:
 
 NO_TEXT = corpus(num_documents=0, num_characters=0, num_bytes=0)
 GENERATED = {"sources": [{"type": "file", "path": "corpus"}], "chat": None, "eval": None}
-GPU = {"name": "NVIDIA H100 80GB HBM3", "memory_bytes": 79 * GIB, "has_bf16": True}
+GPU = {"name": "NVIDIA H100 80GB HBM3", "memory_bytes": 79 * GIB, "has_bf16": True, "capability": 9}
 
 WARNS: dict[str, Case] = {
     "corpus_readiness": Case(SHORT, corpus(readiness="caution")),
@@ -79,7 +79,9 @@ WARNS: dict[str, Case] = {
     "honesty_corpus": Case(LONG, honesty(corpus_prompt_hits=1)),
     "eval_duplicate_prompts": Case(SHORT, honesty(duplicate_eval_prompts=1)),
     "default_tuning_data": Case(spec(SHORT, dataset=GENERATED, gate={"profile": "research"})),
-    "ddp_muon_optimizer": Case(base(DDP, optimizer="muon")),
+    "ddp_loss_spike_rollback": Case(RELEASE, machine(gpus=[{**GPU, "memory_bytes": 31_400_000_000}])),
+    "ddp_muon_optimizer": Case(base(DDP, optimizer="muon", device_batch_size=1, grad_accum_steps=1)),
+    "fsdp_ranks": Case(spec(SHORT, resources={"distributed_strategy": "fsdp"})),
     "compute_optimal_horizon": Case(base(LONG, max_steps=2_000)),
     "corpus_model_fit": Case(SHORT, corpus(num_bytes=150_000)),
     "base_exposure": Case(SHORT, corpus(num_bytes=5_000, num_documents=10)),
@@ -127,7 +129,7 @@ BLOCKS: dict[str, Case] = {
         {"base": {"max_steps": 5_000}, "dataset": GENERATED, "gate": {"profile": "research"}}
     ),
     "attention_backend_runtime": Case(base(SHORT, attn_backend="flash")),
-    "ddp_loss_spike_rollback": Case(base(DDP, loss_spike_rollback=True)),
+    "ddp_loss_spike_rollback": Case(RELEASE, machine(gpus=[{**GPU, "memory_bytes": 31_000_000_000}])),
     "compute_optimal_horizon": Case(base(LONG, max_steps=13_000)),
     "corpus_model_fit": Case(LONG, corpus(num_bytes=5_000_000)),
     "base_exposure": Case(LONG, NO_TEXT),
@@ -143,6 +145,7 @@ BLOCKS: dict[str, Case] = {
     "eval_rules": Case(LONG, items(num_without_rules=1)),
     "eval_skill_release_coverage": Case(SHORT, items(skills={"math": 0})),
     "device": Case(RELEASE, machine(gpus=[])),
+    "optional_packages": Case(sft(SHORT, tensorboard=True)),
     "memory": Case(RELEASE, machine(gpus=[{**GPU, "memory_bytes": 16 * GIB}])),
     "host_memory": Case(base(RELEASE, dataset_mode="memory"), machine(ram_bytes=4 * GIB)),
     "disk_space": Case(RELEASE, machine(free_disk_bytes=4 * GIB)),

@@ -81,7 +81,7 @@ def corpus_facts(config: PreflightConfig) -> CorpusFacts:
     plan = config.plan
     assert plan is not None
     base = plan.base
-    rows = base.device_batch_size * base.grad_accum_steps * plan.resources.nproc_per_node
+    rows = base.device_batch_size * base.grad_accum_steps * plan.resources.num_ranks
     planned = base.max_steps * rows * base.model.sequence_len
     target = config.target_param_data_ratio * num_parameters(base.model, vocab_size(plan.tokenizer))
     tokens = 1.25 * max(planned, target)
@@ -107,16 +107,17 @@ def machine_facts(config: PreflightConfig) -> MachineFacts:
     """As many H100s as the plan has ranks where it asks for CUDA, H200s for a 1B model; else a desktop."""
     plan = config.plan
     assert plan is not None
-    ranks = plan.resources.nproc_per_node
+    ranks, here = plan.resources.num_ranks, plan.resources.nproc_per_node
     is_large = vocab_size(plan.tokenizer) > 10_000
     gpu = GpuFacts(
         name="NVIDIA H200" if is_large else "NVIDIA H100 80GB HBM3",
         memory_bytes=(140 if is_large else 79) * GIB,
         has_bf16=True,
+        capability=9,
     )
     on_gpu = plan.resources.device == "cuda"
     return MachineFacts(
-        gpus=(gpu,) * ranks if on_gpu else (),
+        gpus=(gpu,) * here if on_gpu else (),
         cpu_count=8,
         cpu_has_bf16=True,
         ram_bytes=(512 if on_gpu else 32) * GIB,

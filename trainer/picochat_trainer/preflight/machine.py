@@ -4,10 +4,12 @@ import importlib
 import os
 import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from picochat_contract.preflight_facts import GpuFacts, MachineFacts
+from picochat_contract.preflight_machine import OPTIONAL_PACKAGES
 
 from picochat_trainer.cores import available_cores, cpu_has_bf16
 
@@ -28,6 +30,7 @@ def machine_facts(folder: Path, world_size: int) -> MachineFacts:
         ram_bytes=memory_bytes(),
         free_disk_bytes=shutil.disk_usage(folder).free,
         world_size=world_size,
+        packages=tuple(name for name in OPTIONAL_PACKAGES if find_spec(name) is not None),
     )
 
 

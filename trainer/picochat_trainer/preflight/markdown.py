@@ -18,6 +18,7 @@ BUDGET: Final = {
     "estimated_sft_example_epochs": "epochs over the SFT rows",
     "base_effective_tokens_per_step": "tokens per optimizer step",
     "base_effective_learning_rate": "base learning rate, after scaling",
+    "base_effective_weight_decay": "base weight decay",
     "law_learning_rate": "what Step Law gives for it",
     "sft_effective_learning_rate": "SFT learning rate, after scaling",
     "device": "device",

@@ -40,14 +40,19 @@ def cuda_devices() -> tuple[GpuFacts, ...]:
         return ()
     found = (torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count()))
     return tuple(
-        GpuFacts(name=device.name, memory_bytes=device.total_memory, has_bf16=device.major >= _BF16_MAJOR)
+        GpuFacts(
+            name=device.name,
+            memory_bytes=device.total_memory,
+            has_bf16=device.major >= _BF16_MAJOR,
+            capability=device.major,
+        )
         for device in found
     )
 
 
-def set_threads(resources: Resources, world_size: int) -> int:
-    """Share the cores evenly between the processes, unless the job names a number."""
-    threads = resources.num_threads or max(1, available_cores() // world_size)
+def set_threads(resources: Resources) -> int:
+    """Share the cores evenly between this machine's processes, unless the job names a number."""
+    threads = resources.num_threads or max(1, available_cores() // resources.nproc_per_node)
     torch.set_num_threads(threads)
     return threads
 
