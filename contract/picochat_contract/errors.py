@@ -28,6 +28,7 @@ class Code(StrEnum):
     CORPUS_TOO_SMALL = "corpus_too_small"
     BAD_ROW = "bad_row"  # a JSONL row that cannot be used; the message names the line
     CHECKPOINT_CORRUPT = "checkpoint_corrupt"
+    CHECKPOINT_NOT_WRITTEN = "checkpoint_not_written"  # the disk is full, say; the one before it is whole
     FINGERPRINT_MISMATCH = "fingerprint_mismatch"
     DEVICE_UNAVAILABLE = "device_unavailable"
     MISSING_DEPENDENCY = (

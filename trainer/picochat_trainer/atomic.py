@@ -17,7 +17,8 @@ from uuid import uuid4
 
 PREVIOUS = ".previous"
 _CHUNK = 1 << 20  # bytes read at a time while hashing
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where there is no room left."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -43,19 +44,38 @@ def write_json(path: Path, value: Any) -> None:
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty temporary sibling of `folder`; on a clean exit it becomes `folder`."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f"{_temporary_prefix(folder)}{uuid4().hex}")
-    temporary.mkdir()
+    temporary = temporary_of(folder, uuid4().hex)
+    begin_folder(temporary)
     try:
         yield temporary
-        sync_tree(temporary)
-        _swap_in(temporary, folder)
+        put_in_place(temporary, folder)
     except OSError as error:
-        if error.errno in _FULL and error.filename is None:
+        if error.errno in FULL and error.filename is None:
             error.filename = str(folder)  # a write to an open file does not say where
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def temporary_of(folder: Path, token: str) -> Path:
+    """The sibling of `folder` that is filled before it takes its place; `remove_leftovers` finds it after a kill."""
+    return folder.with_name(f"{_temporary_prefix(folder)}{token}")
+
+
+def begin_folder(temporary: Path) -> None:
+    """Make a folder of `temporary_of` where it is not there: several processes may fill one."""
+    temporary.mkdir(parents=True, exist_ok=True)
+
+
+def put_in_place(temporary: Path, folder: Path) -> None:
+    """Sync the folder of `temporary_of` and make it `folder`; at every moment `folder` or its `.previous` is complete."""
+    sync_tree(temporary)
+    previous = previous_of(folder)
+    if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+    temporary.rename(folder)
+    sync_folder(folder.parent)
 
 
 def previous_of(folder: Path) -> Path:
@@ -105,13 +125,3 @@ def file_sha256(path: Path) -> str:
 
 def _temporary_prefix(folder: Path) -> str:
     return f".{folder.name}.tmp-"
-
-
-def _swap_in(temporary: Path, folder: Path) -> None:
-    """Put `temporary` in the place of `folder`; at every moment `folder` or its `.previous` is complete."""
-    previous = previous_of(folder)
-    if folder.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        folder.rename(previous)
-    temporary.rename(folder)
-    sync_folder(folder.parent)

@@ -15,7 +15,6 @@ from picochat_trainer.training.checkpoint import (
     load_resume,
     load_weights,
     open_checkpoint,
-    refuse_other_fingerprint,
     restore_best,
     save_resume,
     save_weights,
@@ -168,14 +167,3 @@ def test_best_weights_that_are_right_are_left_alone(tmp_path: Path) -> None:
     inode = (best / "metadata.json").stat().st_ino
     restore_best(point, best, "best_validation")
     assert (best / "metadata.json").stat().st_ino == inode
-
-
-def test_a_different_fingerprint_is_refused_by_name(tmp_path: Path) -> None:
-    found = {"corpus": "a", "config": {"learning_rate": 0.1, "seed": 1}}
-    refuse_other_fingerprint(found, dict(found), tmp_path)
-    expected = {"corpus": "a", "config": {"learning_rate": 0.2, "seed": 1}}
-    with pytest.raises(
-        ContractError, match=r"config\.learning_rate: the checkpoint has 0\.1, this job has 0\.2"
-    ) as e:
-        refuse_other_fingerprint(found, expected, tmp_path)
-    assert (e.value.code, e.value.param) == (Code.FINGERPRINT_MISMATCH, "config.learning_rate")

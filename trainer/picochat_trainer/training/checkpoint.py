@@ -1,9 +1,12 @@
 """Checkpoint folders: safetensors and JSON only, so that loading one never runs code from it.
 
 model.safetensors  config.json  metadata.json     every checkpoint
-training_state.safetensors  training_state.json   resume checkpoints: optimizer, RNG, reader position
+training_state.safetensors  training_state.json   resume checkpoints: optimizer, mean of the weights, RNG, reader
+                                                  position
 best_model.safetensors                            resume checkpoints: the best weights so far, so that one
                                                   folder is enough to go on from on another machine
+shards/shard-00000-of-00002.safetensors ...       resume checkpoints of ranks that share the weights out, in place of
+                                                  model.safetensors (`sharded.py`)
 
 A folder is written beside its place, synced and renamed in (`picochat_trainer.atomic`); the one before it stays as
 `.previous`. `metadata.json` holds the sha256 of each file and of itself; a reader that finds a difference takes
@@ -14,8 +17,6 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,12 @@ from picochat_contract.errors import Code, ContractError
 from picochat_contract.layout import WEIGHTS
 from picochat_contract.spec import validated
 from pydantic import ConfigDict, ValidationError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from picochat_trainer.atomic import file_sha256, new_folder, previous_of
+from picochat_trainer.training.exchange import ALONE, Exchange
+from picochat_trainer.training.sharded import SHARDS, Placement, nowhere, read_shards, read_whole
+from picochat_trainer.training.tensor_files import write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,8 @@ METADATA = "metadata.json"
 STATE_TENSORS = "training_state.safetensors"
 STATE = "training_state.json"
 BEST_WEIGHTS = "best_model.safetensors"
+SHARDED_WEIGHTS = "weights."  # before the names of the weights in shards, which hold other tensors too
+SAFETENSORS_METADATA = {"format": "pt"}
 
 
 class Metadata(Config):
@@ -63,7 +68,9 @@ class LossPoint(Config):
     learning_rate: float | None = None
     grad_norm: float | None = None
     val_loss: float | None = None
+    val_loss_stderr: float | None = None
     val_bpb: float | None = None
+    val_bpb_stderr: float | None = None
 
 
 class TrainingState(Config):
@@ -124,17 +131,20 @@ class ResumePoint:
 def load_weights(directory: Path) -> tuple[ModelConfig, int, dict[str, Tensor]]:
     """Read (config, vocab_size, tensors), digests checked, from `directory` or else its `.previous`."""
     opened = open_checkpoint(directory)
-    weights = _read_weights(opened.directory)
+    weights = _read(opened, nowhere)[0]
     return weights.config, weights.vocab_size, weights.tensors
 
 
-def open_checkpoint(directory: Path) -> Opened:
-    """Check all digests; raise `file_unreadable` where there is nothing, `checkpoint_corrupt` where all is bad."""
+def open_checkpoint(directory: Path, ranks: Exchange = ALONE) -> Opened:
+    """Check all digests; raise `file_unreadable` where there is nothing, `checkpoint_corrupt` where all is bad.
+
+    Several ranks share the reading out between them, and all come to the same answer.
+    """
     problems: list[str] = []
     for candidate in (directory, previous_of(directory)):
-        if not candidate.is_dir():
+        if not _all_see(candidate, ranks):
             continue
-        problem, metadata = _check(candidate)
+        problem, metadata = _check(candidate, ranks)
         if metadata is not None:
             fallback = _fallback_message(directory, candidate, problems)
             if fallback:
@@ -155,21 +165,24 @@ def open_checkpoint(directory: Path) -> Opened:
     )
 
 
-def load_resume(directory: Path) -> ResumePoint | None:
-    """Read the resume point, or None where there is none yet."""
-    if not directory.is_dir() and not previous_of(directory).is_dir():
+def load_resume(
+    directory: Path, placement: Placement = nowhere, ranks: Exchange = ALONE
+) -> ResumePoint | None:
+    """Read the resume point, each tensor where `placement` wants it; None where there is none yet."""
+    if not any(_all_see(candidate, ranks) for candidate in (directory, previous_of(directory))):
         return None
-    opened = open_checkpoint(directory)
+    opened = open_checkpoint(directory, ranks)
     try:
         state = TrainingState.model_validate_json((opened.directory / STATE).read_bytes())
     except (OSError, ValidationError) as error:
         raise ContractError(
             Code.CHECKPOINT_CORRUPT, f"{opened.directory / STATE} cannot be read: {error}", param=STATE
         ) from error
+    weights, tensors = _read(opened, placement)
     return ResumePoint(
-        weights=_read_weights(opened.directory),
+        weights=weights,
         state=state,
-        tensors=load_file(opened.directory / STATE_TENSORS),
+        tensors=tensors,
         directory=opened.directory,
         fallback=opened.fallback,
     )
@@ -177,8 +190,9 @@ def load_resume(directory: Path) -> ResumePoint | None:
 
 def save_weights(directory: Path, weights: Weights, metadata: Metadata) -> None:
     """Write a checkpoint that can be loaded and served, but not resumed."""
-    with _writing(directory, weights, metadata):
-        pass
+    with new_folder(directory) as folder:
+        files = {WEIGHTS: write_tensors(folder / WEIGHTS, _plain(weights.tensors), SAFETENSORS_METADATA)}
+        _complete(folder, weights, metadata, files)
 
 
 def save_resume(
@@ -189,12 +203,27 @@ def save_resume(
     best: Path | None,
 ) -> None:
     """Write a resume checkpoint; `best` is the folder with the best weights so far."""
-    metadata = Metadata(kind="resume", step=state.step, losses=_last_losses(state))
-    with _writing(directory, weights, metadata) as folder:
-        save_file(_plain(tensors), folder / STATE_TENSORS)
-        (folder / STATE).write_text(state.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        if best is not None:
-            _link_or_copy(best / WEIGHTS, folder / BEST_WEIGHTS)
+    with new_folder(directory) as folder:
+        files = {WEIGHTS: write_tensors(folder / WEIGHTS, _plain(weights.tensors), SAFETENSORS_METADATA)}
+        complete_resume(folder, weights, state, tensors, best, files)
+
+
+def complete_resume(
+    folder: Path,
+    weights: Weights,
+    state: TrainingState,
+    tensors: dict[str, Tensor],
+    best: Path | None,
+    files: dict[str, str],
+) -> None:
+    """Write what a resume checkpoint needs beside the weights, whose `files` (name to sha256) are in `folder` already."""
+    files = {**files, STATE_TENSORS: write_tensors(folder / STATE_TENSORS, _plain(tensors), {})}
+    (folder / STATE).write_text(state.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    files[STATE] = file_sha256(folder / STATE)
+    if best is not None:
+        _link_or_copy(best / WEIGHTS, folder / BEST_WEIGHTS)
+        files[BEST_WEIGHTS] = _written_metadata(best).files[WEIGHTS]
+    _complete(folder, weights, Metadata(kind="resume", step=state.step, losses=_last_losses(state)), files)
 
 
 def restore_best(resume: ResumePoint, directory: Path, kind: str) -> None:
@@ -208,22 +237,15 @@ def restore_best(resume: ResumePoint, directory: Path, kind: str) -> None:
             return
     point = next((p for p in reversed(resume.state.losses) if p.step == resume.state.best_step), None)
     weights = Weights(
-        config=resume.weights.config, vocab_size=resume.weights.vocab_size, tensors=load_file(saved)
+        config=resume.weights.config, vocab_size=resume.weights.vocab_size, tensors=read_whole(saved, nowhere)
     )
     losses = losses_of(point) if point else {}
     save_weights(directory, weights, Metadata(kind=kind, step=resume.state.best_step, losses=losses))
 
 
-def refuse_other_fingerprint(found: dict[str, Any], expected: dict[str, Any], directory: Path) -> None:
-    """Raise `fingerprint_mismatch`, naming each difference, unless both are equal."""
-    differences = list(_differences(found, expected, ""))
-    if differences:
-        raise ContractError(
-            Code.FINGERPRINT_MISMATCH,
-            f"{directory} belongs to another training: {'; '.join(differences)}. Restore the setting, or delete "
-            "the folder to start from the beginning",
-            param=differences[0].split(":")[0],
-        )
+def written_files(directory: Path) -> dict[str, str]:
+    """Name to sha256 of all files of a checkpoint that this process has written."""
+    return {**_written_metadata(directory).files, METADATA: file_sha256(directory / METADATA)}
 
 
 def losses_of(point: LossPoint) -> dict[str, float]:
@@ -232,45 +254,75 @@ def losses_of(point: LossPoint) -> dict[str, float]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-@contextmanager
-def _writing(directory: Path, weights: Weights, metadata: Metadata) -> Iterator[Path]:
-    with new_folder(directory) as folder:
-        save_file(_plain(weights.tensors), folder / WEIGHTS, metadata={"format": "pt"})
-        config = {**weights.config.model_dump(mode="json"), "vocab_size": weights.vocab_size}
-        (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-        yield folder
-        files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
-        content = metadata.model_copy(update={"files": files}).model_dump(mode="json")
-        text = json.dumps({**content, "metadata_sha256": digest_of(content)}, indent=1)
-        (folder / METADATA).write_text(text + "\n", encoding="utf-8")
+def _complete(folder: Path, weights: Weights, metadata: Metadata, files: dict[str, str]) -> None:
+    """Write the model's config and, with the digests of all files, the metadata."""
+    config = {**weights.config.model_dump(mode="json"), "vocab_size": weights.vocab_size}
+    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    files = {**files, CONFIG: file_sha256(folder / CONFIG)}
+    content = metadata.model_copy(update={"files": dict(sorted(files.items()))}).model_dump(mode="json")
+    text = json.dumps({**content, "metadata_sha256": digest_of(content)}, indent=1)
+    (folder / METADATA).write_text(text + "\n", encoding="utf-8")
 
 
-def _check(folder: Path) -> tuple[str, Metadata | None]:
-    """Return (problem, None) or ("", metadata)."""
+def _written_metadata(folder: Path) -> Metadata:
+    raw = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+    raw.pop("metadata_sha256")
+    return Metadata.model_validate(raw)
+
+
+def _all_see(folder: Path, ranks: Exchange) -> bool:
+    """True if the folder is there; raise `file_unreadable` if it is there for some ranks only."""
+    seen = ranks.gather(folder.is_dir())
+    if any(seen) and not all(seen):
+        raise ContractError(
+            Code.FILE_UNREADABLE,
+            f"{folder} is there for some ranks, but not for rank {seen.index(False)}; machines that train together "
+            "need one run folder that all of them see",
+            param=str(folder),
+        )
+    return all(seen)
+
+
+def _check(folder: Path, ranks: Exchange = ALONE) -> tuple[str, Metadata | None]:
+    """Return (problem, None) or ("", metadata); each rank reads its share of the files."""
+    problem, metadata = _check_share(folder, ranks)
+    problem = next(filter(None, ranks.gather(problem)), "")
+    return problem, None if problem else metadata
+
+
+def _check_share(folder: Path, ranks: Exchange) -> tuple[str, Metadata | None]:
     try:
         raw = json.loads((folder / METADATA).read_text(encoding="utf-8"))
         digest = raw.pop("metadata_sha256")
         if digest != digest_of(raw):
             return f"{METADATA} does not match its own digest", None
         metadata = Metadata.model_validate(raw)
-        for name, expected in metadata.files.items():
-            if file_sha256(folder / name) != expected:
+        for name in sorted(metadata.files)[ranks.rank :: ranks.world_size]:
+            if file_sha256(folder / name) != metadata.files[name]:
                 return f"{name} does not match its sha256 in {METADATA}", None
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing", None
     except (OSError, ValueError, KeyError, AttributeError) as error:
         return f"{METADATA} cannot be read ({type(error).__name__})", None
-    if WEIGHTS not in metadata.files or CONFIG not in metadata.files:
+    has_weights = WEIGHTS in metadata.files or any(name.startswith(f"{SHARDS}/") for name in metadata.files)
+    if not has_weights or CONFIG not in metadata.files:
         return f"{METADATA} does not list {WEIGHTS} and {CONFIG}", None
     return "", metadata
 
 
-def _read_weights(folder: Path) -> Weights:
+def _read(opened: Opened, placement: Placement) -> tuple[Weights, dict[str, Tensor]]:
+    """The weights, and all other tensors, of a checkpoint of either layout."""
+    folder, files = opened.directory, opened.metadata.files
+    state = read_whole(folder / STATE_TENSORS, placement) if STATE_TENSORS in files else {}
+    if WEIGHTS in files:
+        tensors = read_whole(folder / WEIGHTS, placement)
+    else:
+        state |= read_shards(folder / SHARDS, placement)
+        names = [name for name in state if name.startswith(SHARDED_WEIGHTS)]
+        tensors = {name.removeprefix(SHARDED_WEIGHTS): state.pop(name) for name in names}
     raw = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     vocab_size = int(raw.pop("vocab_size"))
-    return Weights(
-        config=validated(ModelConfig, raw), vocab_size=vocab_size, tensors=load_file(folder / WEIGHTS)
-    )
+    return Weights(config=validated(ModelConfig, raw), vocab_size=vocab_size, tensors=tensors), state
 
 
 def _fallback_message(directory: Path, used: Path, problems: list[str]) -> str | None:
@@ -294,11 +346,3 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 def _last_losses(state: TrainingState) -> dict[str, float]:
     return losses_of(state.losses[-1]) if state.losses else {}
-
-
-def _differences(found: Any, expected: Any, where: str) -> Iterator[str]:
-    if isinstance(found, dict) and isinstance(expected, dict):
-        for key in sorted(found.keys() | expected.keys()):
-            yield from _differences(found.get(key), expected.get(key), f"{where}.{key}" if where else key)
-    elif found != expected:
-        yield f"{where}: the checkpoint has {found!r}, this job has {expected!r}"
