@@ -6,11 +6,11 @@ A stage is `run(context, config) -> metrics` and touches nothing else of its pro
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from picochat_contract.configs import DistributedStrategy, Resources
 from picochat_contract.events import CheckpointFiles, EventType, StageEvent
@@ -23,9 +23,17 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_REQUEST = "checkpoint_now"
 
+T = TypeVar("T")
+
 
 class Interrupted(BaseException):
     """SIGTERM came: unwind and exit 75. Not an Exception, so that no `except Exception` swallows it."""
+
+
+class Setup(Protocol):
+    """How several ranks get ready together: `training.control`."""
+
+    def main_first(self, prepare: Callable[[], T]) -> T: ...
 
 
 class EventWriter:
@@ -85,6 +93,7 @@ class StageContext:
         local_rank: int = 0,
         world_size: int = 1,
         write_events: bool = True,
+        setup: Setup | None = None,
     ) -> None:
         self.run_dir = run_dir
         self.job = job
@@ -101,6 +110,7 @@ class StageContext:
         self.outputs: list[str] = []
         self.scratch_folders: list[Path] = []
         self._stop_is_deferred = False
+        self._setup = setup
 
     @property
     def resources(self) -> Resources:
@@ -120,6 +130,13 @@ class StageContext:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    def main_first(self, prepare: Callable[[], T]) -> T:
+        """Prepare on rank 0, then on the others, which find what it left; only then can ranks talk to each other.
+
+        A stage that trains calls this once, around all that may take long before its first step.
+        """
+        return prepare() if self._setup is None else self._setup.main_first(prepare)
+
     def path(self, name: str) -> Path:
         """Where the run-folder file or folder `name` lies; `job.paths` may move it or a folder above it."""
         path = locate(name, self.run_dir, self.job.paths)
@@ -138,6 +155,10 @@ class StageContext:
         if path not in self.scratch_folders:
             self.scratch_folders.append(path)
         return path
+
+    def keep(self, name: str) -> None:
+        """Take a scratch folder out again: it stays when the stage is done."""
+        self.scratch_folders = [folder for folder in self.scratch_folders if folder != self.path(name)]
 
     def checkpoint_requested(self) -> bool:
         """True if a `checkpoint_now` file asks for a resume checkpoint."""

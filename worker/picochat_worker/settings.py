@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 ENV_PREFIX = "PICOCHAT_WORKER_"
 OUR_PREFIX = "PICOCHAT_"  # also what a server on this host was told, such as its database's password
 ATTEMPT_MARK = "PICOCHAT_ATTEMPT"  # in the environment of every process of an attempt
+FOR_STAGES = "PICOCHAT_DDP_"  # how the ranks of a stage wait for each other: read by the stage process itself
 WORK_DIR_MARK = "PICOCHAT_WORK_DIR"  # which worker's attempt it is; one worker holds one work folder
 
 
@@ -67,7 +68,11 @@ class WorkerSettings(BaseSettings):
 
 def stage_environment(attempt: str, settings: WorkerSettings) -> dict[str, str]:
     """The environment of a stage process: ours without any secret of picochat, and with the attempt's marks."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OUR_PREFIX)}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(FOR_STAGES) or not name.startswith(OUR_PREFIX)
+    }
     return inherited | {
         ATTEMPT_MARK: attempt,
         WORK_DIR_MARK: str(settings.home),

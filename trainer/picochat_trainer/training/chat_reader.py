@@ -1,7 +1,8 @@
 """SFT batches: drawn by category, bucketed by length, padded to few widths, resumable at an exact position.
 
 A round draws as many rows as there are, with each category's share by the sampling rule. Everything about a round
-follows from seed and round number, so that a position is two integers.
+follows from seed, round number and rows per step, so that a position is two integers, which mean the same for any number
+of ranks that shares those rows out.
 
 B rows, T tokens
 """
@@ -114,7 +115,10 @@ class ChatReader:
 
 
 class ChatValidator:
-    """Mean loss over the answer tokens of the held-out rows; each rank takes its share."""
+    """Mean loss over the answer tokens of the held-out rows; each rank takes its share.
+
+    All ranks make equally many forward passes, in which a sharded model gathers its weights from all.
+    """
 
     def __init__(
         self,
@@ -131,6 +135,9 @@ class ChatValidator:
         starts = range(0, len(by_length), batch_rows)
         batches = [padded_batch(by_length[i : i + batch_rows], widths, pad_id) for i in starts]
         self._batches = batches[rank::world_size]
+        if len(self._batches) < len(batches[::world_size]):
+            tokens_BT, targets_BT = batches[0]
+            self._batches.append((tokens_BT, torch.full_like(targets_BT, IGNORE_INDEX)))
 
     def __call__(self, model: GPT) -> Validation:
         device = next(model.parameters()).device

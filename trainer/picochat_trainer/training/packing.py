@@ -9,12 +9,19 @@ documents to fill rows instead would throw most of a corpus of long documents aw
 from bisect import bisect_left, insort
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from picochat_trainer.atomic import new_folder
 from picochat_trainer.training.tokens import Spans
 
+_ADDRESSES: Final = "addresses.npy"
+_LENGTHS: Final = "lengths.npy"
+_FIRSTS: Final = "firsts.npy"
+_COUNTS: Final = "counts.npy"
 _STREAM = 11  # of the random numbers that mix documents of equal length
 
 
@@ -73,6 +80,32 @@ def pack(documents: Spans, row_len: int, seed: int) -> PackedRows:
         firsts=firsts,
         num_documents=len(documents) - lone,
         num_tokens=documents.num_tokens,
+    )
+
+
+def save_plan(plan: PackedRows, folder: Path) -> None:
+    """Write a plan for other processes."""
+    with new_folder(folder) as new:
+        np.save(new / _ADDRESSES, plan.pieces.addresses)
+        np.save(new / _LENGTHS, plan.pieces.lengths)
+        np.save(new / _FIRSTS, plan.firsts)
+        np.save(
+            new / _COUNTS, np.asarray([plan.row_len, plan.num_documents, plan.num_tokens], dtype=np.int64)
+        )
+
+
+def load_plan(folder: Path) -> PackedRows:
+    """What `save_plan` wrote, mapped: processes of one machine share it in memory."""
+    row_len, num_documents, num_tokens = (int(count) for count in np.load(folder / _COUNTS))
+    return PackedRows(
+        row_len=row_len,
+        pieces=Spans(
+            addresses=np.load(folder / _ADDRESSES, mmap_mode="r"),
+            lengths=np.load(folder / _LENGTHS, mmap_mode="r"),
+        ),
+        firsts=np.load(folder / _FIRSTS, mmap_mode="r"),
+        num_documents=num_documents,
+        num_tokens=num_tokens,
     )
 
 

@@ -8,14 +8,16 @@ packed   rows that each begin with a document or go on with one, planned from le
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from picochat_contract.configs import BaseConfig
+from picochat_contract.holdout import held_out_fraction
 
 from picochat_trainer.tokens import TokenStore
-from picochat_trainer.training.packing import PackedRows, pack
+from picochat_trainer.training.packing import PackedRows, load_plan, pack, save_plan
 from picochat_trainer.training.reader import Batching, PackedReader, RowReader, WindowReader
 from picochat_trainer.training.split import Split, split_store
 from picochat_trainer.training.tokens import ArrayTokens, TokenSource
@@ -88,6 +90,12 @@ class PretrainingData:
             return text
         return f"{text}: {len(self.plan):,} rows, {self.plan.filled_fraction:.1%} full"
 
+    @property
+    def val_document_starts(self) -> NDArray[np.int64]:
+        """Places in `val` at which documents, or their held-out ends, begin."""
+        lengths = self.split.val.lengths
+        return np.cumsum(lengths) - lengths
+
     @cached_property
     def train_documents(self) -> NDArray[np.int64]:
         """Index in the store of each document of the training side, in the order of `split.corpus_train`."""
@@ -110,13 +118,20 @@ class PretrainingData:
 
 def split_for(store: TokenStore, config: BaseConfig) -> Split:
     """Both sides of `store` as `config` says, without extra documents."""
-    return split_store(store, val_fraction=config.val_fraction, mode=config.split_mode, seed=config.seed)
+    fraction = held_out_fraction(config.val_fraction, store.num_tokens)
+    return split_store(store, val_fraction=fraction, mode=config.split_mode, seed=config.seed)
 
 
 def read_pretraining_data(
-    store: TokenStore, config: BaseConfig, split: Split, *, rank: int = 0, world_size: int = 1
+    store: TokenStore,
+    config: BaseConfig,
+    split: Split,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    plan_dir: Path | None = None,
 ) -> PretrainingData:
-    """Open a reader over the training side of `split`."""
+    """Open a reader over the training side of `split`; rank 0 leaves its packing plan in `plan_dir` for the others."""
     batching = Batching(
         sequence_len=config.model.sequence_len,
         device_batch_size=config.device_batch_size,
@@ -130,7 +145,7 @@ def read_pretraining_data(
     plan: PackedRows | None = None
     batches: RowReader
     if config.dataset_mode == "packed":
-        plan = pack(split.train, batching.sequence_len + 1, config.seed)
+        plan = _plan(split, batching, plan_dir if world_size > 1 else None)
         batches = PackedReader(split.space, plan, batching, pad_id=store.bos_id)
     else:
         if config.dataset_mode == "memory":
@@ -145,3 +160,12 @@ def read_pretraining_data(
         plan=plan,
         batches=batches,
     )
+
+
+def _plan(split: Split, batching: Batching, shared: Path | None) -> PackedRows:
+    if shared is not None and batching.rank > 0:
+        return load_plan(shared)
+    plan = pack(split.train, batching.sequence_len + 1, batching.seed)
+    if shared is not None:
+        save_plan(plan, shared)
+    return plan
