@@ -2,8 +2,8 @@
 
     python -m picochat_trainer <stage> --config RUN/stages/<stage>/stage.json --out RUN
 
-With `nproc_per_node` over 1 it starts torchrun by itself, unless torchrun has started it. Imports torch only for
-stages that use it.
+With several ranks it starts torchrun by itself, unless torchrun has started it. Imports torch only for stages that use
+it.
 """
 
 import argparse
@@ -15,12 +15,14 @@ import platform
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from picochat_contract.config_base import Config
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.exit_codes import StageExit
 from picochat_contract.layout import check_artifact_path, kind_of
@@ -32,6 +34,8 @@ from pydantic import ValidationError
 from picochat_trainer.atomic import file_sha256, remove_folder, write_text
 from picochat_trainer.context import Interrupted, StageContext
 from picochat_trainer.inputs import input_digests
+from picochat_trainer.settings import RankSettings
+from picochat_trainer.training.control import CONTROL, RankSetup, RanksNotReadyError
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +64,8 @@ class Ranks:
     local_rank: int = 0
     world_size: int = 1
     under_torchrun: bool = False
+    attempt: str = ""
+    """The same on all ranks that were started together."""
 
     @classmethod
     def from_environment(cls) -> "Ranks":
@@ -71,6 +77,7 @@ class Ranks:
             local_rank=int(os.environ["LOCAL_RANK"]),
             world_size=int(os.environ["WORLD_SIZE"]),
             under_torchrun=True,
+            attempt=f"{os.environ['TORCHELASTIC_RUN_ID']}:{os.environ.get('MASTER_PORT', '')}",
         )
 
 
@@ -104,9 +111,9 @@ def _run_or_explain(stage: StageName, config_path: Path, run_dir: Path, ranks: R
         if ranks.rank == 0:
             _clear(stage_dir)
         job = _read_job(stage, config_path)
-        if STAGES[stage].distributed and job.resources.nproc_per_node > 1 and not ranks.under_torchrun:
+        if STAGES[stage].distributed and job.resources.num_ranks > 1 and not ranks.under_torchrun:
             launch = importlib.import_module("picochat_trainer.torchrun")  # needs torch
-            return int(launch.run(stage, config_path, run_dir, job.resources.nproc_per_node))
+            return int(launch.run(job, config_path, run_dir))
         _set_up_logging(ranks.rank)
         return run_stage(run_dir, job, ranks)
     except Interrupted:
@@ -115,6 +122,9 @@ def _run_or_explain(stage: StageName, config_path: Path, run_dir: Path, ranks: R
     except ContractError as error:
         _explain(stage_dir, StageError(code=error.code, message=error.message, param=error.param))
         return StageExit.BAD_INPUT
+    except RanksNotReadyError as error:
+        _explain(stage_dir, StageError(code=Code.RANKS_NOT_READY, message=str(error)))
+        return StageExit.FAILED
     except Exception as error:
         logger.exception("the stage failed")
         _explain(stage_dir, StageError(code=Code.INTERNAL, message=f"{type(error).__name__}: {error}"))
@@ -123,9 +133,17 @@ def _run_or_explain(stage: StageName, config_path: Path, run_dir: Path, ranks: R
 
 def run_stage(run_dir: Path, job: StageJob, ranks: Ranks) -> StageExit:
     """Check the inputs, run the stage's module, write the manifest."""
+    config = validated(STAGES[job.stage].config, job.config)
+    setup = _setup(run_dir, job, ranks) if ranks.world_size > 1 else None
+    with setup.telling() if setup is not None else nullcontext():
+        return _run_module(run_dir, job, config, ranks, setup)
+
+
+def _run_module(
+    run_dir: Path, job: StageJob, config: Config, ranks: Ranks, setup: RankSetup | None
+) -> StageExit:
     started = time.monotonic()
     definition = STAGES[job.stage]
-    config = validated(definition.config, job.config)
     device, threads = _prepare_torch(job, ranks) if definition.uses_torch else ("cpu", 0)
     context = StageContext(
         run_dir,
@@ -134,6 +152,7 @@ def run_stage(run_dir: Path, job: StageJob, ranks: Ranks) -> StageExit:
         rank=ranks.rank,
         local_rank=ranks.local_rank,
         world_size=ranks.world_size,
+        setup=setup,
     )
     _listen_for_stop(context)
     inputs = input_digests(context.path, job.stage) if context.is_main else {}
@@ -174,14 +193,32 @@ def _read_job(stage: StageName, config_path: Path) -> StageJob:
     return job
 
 
+def _setup(run_dir: Path, job: StageJob, ranks: Ranks) -> RankSetup:
+    """Begin to set up several ranks; the process group is for later, when there is something to talk about."""
+    settings = RankSettings.from_environment()
+
+    def join() -> None:
+        # Imported here because the first sign of life shall not wait for torch.
+        from picochat_trainer.training import distributed, hardware
+
+        device = hardware.resolve_device(job.resources.device, ranks.local_rank)
+        distributed.start(device, ranks.world_size, settings.timeout)
+
+    return RankSetup(
+        run_dir / "stages" / job.stage.value,
+        is_main=ranks.rank == 0,
+        attempt=ranks.attempt,
+        settings=settings,
+        join=join,
+    )
+
+
 def _prepare_torch(job: StageJob, ranks: Ranks) -> tuple[str, int]:
     # Imported here because stages without a model must not wait seconds for torch.
-    from picochat_trainer.training import distributed, hardware
+    from picochat_trainer.training import hardware
 
     device = hardware.resolve_device(job.resources.device, ranks.local_rank)
-    threads = hardware.set_threads(job.resources, ranks.world_size)
-    distributed.start(device, ranks.world_size)
-    return device, threads
+    return device, hardware.set_threads(job.resources)
 
 
 def _end_on_stop() -> None:
@@ -259,6 +296,7 @@ def _clear(stage_dir: Path) -> None:
     stage_dir.mkdir(parents=True, exist_ok=True)
     (stage_dir / "manifest.json").unlink(missing_ok=True)
     (stage_dir / "error.json").unlink(missing_ok=True)
+    (stage_dir / CONTROL).unlink(missing_ok=True)
 
 
 def _explain(stage_dir: Path, error: StageError) -> None:

@@ -1,25 +1,30 @@
 """torchrun inside the stage process, so that a rank's exit code and SIGTERM keep their meaning.
 
-The torchrun program itself ends with 1 whatever happened to its ranks.
+The torchrun program itself ends with 1 whatever happened to its ranks. On several machines each of them runs this
+process with the same job; they meet at `resources.rdzv_endpoint`, which one of them serves.
 """
 
 import os
 import signal
 from pathlib import Path
 
+from picochat_contract.errors import Code
 from picochat_contract.exit_codes import StageExit
-from picochat_contract.stages import StageName
+from picochat_contract.manifest import StageError, StageJob
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous.api import RendezvousError
 from torch.distributed.run import main as torchrun
 
 SHUTDOWN_SECONDS = "300"  # for the last checkpoint of a large model; torchrun's own 30 s would cut it off
+_OURS = (Code.INTERNAL.value, Code.RANKS_NOT_READY.value)  # exit 1; any other code is bad input, exit 2
 
 
-def run(stage: StageName, config_path: Path, run_dir: Path, nproc_per_node: int) -> int:
-    """Start `nproc_per_node` ranks of the stage on this machine and return the exit code of the stage."""
-    arguments = ["--standalone", f"--nproc_per_node={nproc_per_node}", "-m", "picochat_trainer"]
-    arguments += [stage.value, "--config", str(config_path), "--out", str(run_dir)]
+def run(job: StageJob, config_path: Path, run_dir: Path) -> int:
+    """Start this machine's ranks of the stage and return the exit code of the stage, the same on every machine."""
+    stage_dir = run_dir / "stages" / job.stage.value
+    arguments = [*_meeting(job), f"--nproc-per-node={job.resources.nproc_per_node}", "-m", "picochat_trainer"]
+    arguments += [job.stage.value, "--config", str(config_path), "--out", str(run_dir)]
     os.environ.setdefault(
         "OMP_NUM_THREADS", "1"
     )  # what torchrun sets with a warning; each rank then sets its own
@@ -28,14 +33,41 @@ def run(stage: StageName, config_path: Path, run_dir: Path, nproc_per_node: int)
         torchrun(arguments)
     except SignalException as stopped:
         # torchrun has passed the signal on and waited for the ranks, which write a checkpoint first.
-        done = (run_dir / "stages" / stage.value / "manifest.json").exists()
+        done = (stage_dir / "manifest.json").exists()
         return StageExit.DONE if done else _ended_by(signal.Signals(stopped.sigval))
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
+        if job.resources.nnodes > 1:
+            return _common_code(stage_dir, code)
         if code < 0:  # a rank was killed: whoever waits for this process shall see the same signal
             os.kill(os.getpid(), -code)
         return code
+    except RendezvousError:
+        if job.resources.nnodes == 1 or not (stage_dir / "manifest.json").exists():
+            raise
+        # The machine that serves the rendezvous was done first and took it away.
     return StageExit.DONE
+
+
+def _meeting(job: StageJob) -> list[str]:
+    resources = job.resources
+    if resources.nnodes == 1:
+        return ["--standalone"]
+    return [
+        f"--nnodes={resources.nnodes}",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={resources.rdzv_endpoint}",
+        f"--rdzv-id={job.attempt_id or job.fingerprint or job.stage.value}",
+    ]
+
+
+def _common_code(stage_dir: Path, code: int) -> int:
+    """What the first failing rank of any machine ended with; the others only saw the connection break."""
+    try:
+        error = StageError.model_validate_json((stage_dir / "error.json").read_bytes())
+    except (OSError, ValueError):
+        return code if code > 0 else StageExit.FAILED
+    return StageExit.FAILED if error.code in _OURS else StageExit.BAD_INPUT
 
 
 def _ended_by(received: signal.Signals) -> StageExit:

@@ -83,8 +83,8 @@ def test_the_compiler_named_by_cxx_counts(monkeypatch: pytest.MonkeyPatch) -> No
 def test_threads_are_those_of_the_job_or_a_fair_share() -> None:
     before = torch.get_num_threads()
     try:
-        assert hardware.set_threads(Resources(num_threads=3), world_size=2) == 3
+        assert hardware.set_threads(Resources(num_threads=3, nproc_per_node=2)) == 3
         assert torch.get_num_threads() == 3
-        assert hardware.set_threads(Resources(), world_size=10_000) == 1
+        assert hardware.set_threads(Resources(nproc_per_node=64)) == 1
     finally:
         torch.set_num_threads(before)

@@ -10,7 +10,6 @@ from typing import Any
 from picochat_contract import layout
 from picochat_contract.configs import BaseConfig
 from picochat_contract.errors import Code, ContractError
-from picochat_contract.manifest import code_version
 from picochat_contract.stages import StageName
 
 from picochat_trainer.atomic import PREVIOUS, file_sha256, write_json, write_text
@@ -27,15 +26,24 @@ from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tokens import TokenStore
 from picochat_trainer.training import distributed
 from picochat_trainer.training.bpb import BpbValidator
-from picochat_trainer.training.checkpoint import LossPoint, Metadata, load_weights, losses_of, save_weights
+from picochat_trainer.training.checkpoint import (
+    LossPoint,
+    Metadata,
+    Weights,
+    load_weights,
+    losses_of,
+    save_weights,
+)
 from picochat_trainer.training.diagnosis import loss_diagnostics, loss_table, throughput_text
+from picochat_trainer.training.fingerprint import training_fingerprint
 from picochat_trainer.training.hardware import describe
 from picochat_trainer.training.loop import Outcome, train
 from picochat_trainer.training.pretraining_data import PretrainingData, read_pretraining_data, split_for
-from picochat_trainer.training.resume import Training, weights_of
+from picochat_trainer.training.resume import Training
 
 LAST = f"{layout.BASE_DIR}/checkpoint"
 RESUME = f"{layout.BASE_DIR}/{layout.RESUME_CHECKPOINT}"
+PACKING_PLAN = f"{layout.BASE_DIR}/packing_plan"
 MIN_VAL_TOKENS = 16  # fewer give no number worth printing
 SAMPLE_TEMPERATURE = 0.8
 SAMPLE_TOP_K = 50
@@ -43,7 +51,7 @@ SAMPLE_TOP_K = 50
 
 def run(context: StageContext, config: BaseConfig) -> dict[str, float]:
     tokenizer = Tokenizer.load(context.path(layout.TOKENIZER))
-    data, plan = _read_data(context, config, tokenizer)
+    data, plan = context.main_first(lambda: _read_data(context, config, tokenizer))
     model = GPT(config.model, tokenizer.vocab_size)
     model.init_weights(config.seed)
     model.to(context.device)
@@ -54,16 +62,19 @@ def run(context: StageContext, config: BaseConfig) -> dict[str, float]:
             batches=data.batches,
             validator=_validator(config, data, tokenizer, context.rank, context.world_size),
             config=config,
-            fingerprint=_fingerprint(context, config, data),
+            fingerprint=_fingerprint(context, config, data, tokenizer),
             best=layout.BASE_BEST,
             resume=RESUME,
         ),
+    )
+    weights = Weights(
+        config=config.model, vocab_size=model.vocab_size, tensors=distributed.full_tensors(model)
     )
     distributed.finish()
     if not context.is_main:
         return {}
     last = Metadata(kind="last", step=outcome.state.step, losses=losses_of(outcome.state.losses[-1]))
-    save_weights(context.output(LAST), weights_of(model), last)
+    save_weights(context.output(LAST), weights, last)
     return _report(context, config, tokenizer, data, plan, outcome)
 
 
@@ -87,6 +98,7 @@ def _read_data(
         split.with_extra(plan.documents, config.seed),
         rank=context.rank,
         world_size=context.world_size,
+        plan_dir=context.scratch(PACKING_PLAN),
     )
     for note in filter(None, (split.note, plan.note)):
         context.events.log("warning", note)
@@ -115,16 +127,11 @@ def _validator(
     )
 
 
-def _fingerprint(context: StageContext, config: BaseConfig, data: PretrainingData) -> dict[str, Any]:
-    """What a resumed training must have in common; how ranks share out the rows of a step may differ."""
-    settings = config.model_dump(mode="json")
-    rows = settings.pop("device_batch_size") * settings.pop("grad_accum_steps") * context.world_size
-    return {
-        "tokens": data.store.sha256,
-        "rows_per_step": rows,
-        "code": code_version(StageName.BASE),
-        "config": settings,
-    }
+def _fingerprint(
+    context: StageContext, config: BaseConfig, data: PretrainingData, tokenizer: Tokenizer
+) -> dict[str, Any]:
+    digests = {"tokens": data.store.sha256}
+    return training_fingerprint(StageName.BASE, context, config, data=digests, tokenizer=tokenizer.digest)
 
 
 def _report(

@@ -11,7 +11,6 @@ from typing import Any
 from picochat_contract import layout
 from picochat_contract.configs import SftConfig
 from picochat_contract.errors import Code, ContractError
-from picochat_contract.manifest import code_version
 from picochat_contract.stages import StageName
 
 from picochat_trainer.atomic import PREVIOUS, file_sha256, write_json, write_text
@@ -25,6 +24,7 @@ from picochat_trainer.training.chat import ChatSplit, Example, families, prepare
 from picochat_trainer.training.chat_reader import ChatReader, ChatValidator
 from picochat_trainer.training.checkpoint import LossPoint, load_weights, open_checkpoint
 from picochat_trainer.training.diagnosis import loss_diagnostics, loss_table, throughput_text
+from picochat_trainer.training.fingerprint import training_fingerprint
 from picochat_trainer.training.hardware import describe
 from picochat_trainer.training.loop import Outcome, train
 from picochat_trainer.training.resume import Training
@@ -37,14 +37,7 @@ def run(context: StageContext, config: SftConfig) -> dict[str, float]:
     tokenizer = Tokenizer.load(context.path(layout.TOKENIZER))
     model, base_sha256 = _load_base(context, tokenizer)
     sequence_len = model.config.sequence_len
-    split = prepare_chat(
-        read_chat(context.path(layout.CHAT)),
-        tokenizer,
-        sequence_len=sequence_len,
-        val_fraction=config.val_fraction,
-        seed=config.seed,
-        train_on=config.train_on,
-    )
+    split = context.main_first(lambda: _read_chat(context, config, tokenizer, sequence_len))
     if split.skipped_long:
         lines = ", ".join(map(str, split.skipped_long[:10]))
         message = (
@@ -72,6 +65,19 @@ def run(context: StageContext, config: SftConfig) -> dict[str, float]:
     )
     distributed.finish()
     return _report(context, config, tokenizer, split, outcome, base_sha256) if context.is_main else {}
+
+
+def _read_chat(
+    context: StageContext, config: SftConfig, tokenizer: Tokenizer, sequence_len: int
+) -> ChatSplit:
+    return prepare_chat(
+        read_chat(context.path(layout.CHAT)),
+        tokenizer,
+        sequence_len=sequence_len,
+        val_fraction=config.val_fraction,
+        seed=config.seed,
+        train_on=config.train_on,
+    )
 
 
 def _load_base(context: StageContext, tokenizer: Tokenizer) -> tuple[GPT, str]:
@@ -108,14 +114,13 @@ def _reader(
 
 
 def _fingerprint(context: StageContext, config: SftConfig, base_sha256: str) -> dict[str, Any]:
-    return {
-        "chat": file_sha256(context.path(layout.CHAT)),
-        "tokenizer": file_sha256(context.path(layout.TOKENIZER)),
-        "base_weights": base_sha256,
-        "world_size": context.world_size,
-        "code": code_version(StageName.SFT),
-        "config": config.model_dump(mode="json"),
-    }
+    return training_fingerprint(
+        StageName.SFT,
+        context,
+        config,
+        data={"chat": file_sha256(context.path(layout.CHAT)), "base_weights": base_sha256},
+        tokenizer=file_sha256(context.path(layout.TOKENIZER)),
+    )
 
 
 def _report(
