@@ -13,10 +13,12 @@ from picochat_contract.spec import validated
 from picochat_contract.stages import StageName
 
 from picochat_trainer.commands.display import exit_code, explain_failure, live_display, print_stages
+from picochat_trainer.commands.lr_range import lr_range
 from picochat_trainer.commands.token_folder import manifest_of, tokens_for
 from picochat_trainer.local_run import LocalRun
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app.command("lr-range")(lr_range)
 
 # Options that base and SFT share. None leaves the default of the config.
 Tokenizer = Annotated[Path, typer.Option(help="tokenizer.json.")]
@@ -49,7 +51,7 @@ Nproc = Annotated[int, typer.Option(help="torchrun processes, one per GPU.")]
 
 @app.callback()
 def train() -> None:
-    """Train one stage: base or sft."""
+    """Train one stage: base or sft; or find a learning rate."""
 
 
 @app.command()

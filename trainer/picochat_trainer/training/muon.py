@@ -55,8 +55,8 @@ class Muon(torch.optim.Optimizer):
         self.num_orthogonalized = 0
         """Matrices that this rank has orthogonalised so far."""
 
-    def step(self, closure: Any = None) -> None:
-        """Update all parameters; a closure is not supported."""
+    def step(self, closure: Any = None) -> Any:
+        """Update all parameters; there is no closure."""
         assert closure is None
         self.update(None)
 
