@@ -2,7 +2,7 @@
 
 `learning_rate: null` is Step Law's rate (arXiv 2503.04715). `weight_decay: null` keeps the number of steps over which
 AdamW averages its updates, 1 / (rate x decay), at the share of the run that "Power Lines" found best
-(arXiv 2505.13738).
+(arXiv 2505.13738). Both hold for Muon too, whose updates are scaled to the size of AdamW's (arXiv 2502.16982).
 """
 
 import math
@@ -52,8 +52,8 @@ def effective_weight_decay(config: OptimConfig, num_ranks: int) -> float:
     if not isinstance(config, BaseConfig):
         return DEFAULT_SFT_DECAY
     tokens = config.max_steps * rows_per_step(config, num_ranks) * config.model.sequence_len
-    timescale = 1.084 * math.pow(tokens / num_body_parameters(config.model), -0.527)
-    decay = 1 / (config.max_steps * effective_learning_rate(config, num_ranks) * timescale)
+    share = law_timescale(num_body_parameters(config.model), tokens)
+    decay = 1 / (config.max_steps * effective_learning_rate(config, num_ranks) * share)
     return min(max(decay, LEAST_DECAY), MOST_DECAY)
 
 
@@ -65,3 +65,12 @@ def law_learning_rate(num_body_parameters: int, num_tokens: int, tokens_per_step
     rate = 1.79 * math.pow(num_body_parameters, -0.713) * math.pow(num_tokens, 0.307)
     batch = 0.58 * math.pow(num_tokens, 0.571)
     return min(LAW_MAXIMUM, rate * math.sqrt(tokens_per_step / batch))
+
+
+def law_timescale(num_parameters: int, num_tokens: int) -> float:
+    """Share of a run's steps over which AdamW should average its updates ("Power Lines", arXiv 2505.13738).
+
+    The law was fitted with embeddings among the parameters; a config does not know its vocabulary, so callers leave
+    them out, which asks for a somewhat shorter average, and more decay, where they are much of the model.
+    """
+    return 1.084 * math.pow(num_tokens / num_parameters, -0.527)

@@ -1,12 +1,29 @@
-"""Learning rates that follow from the batch."""
+"""Learning rates and weight decays that follow from model, tokens and batch."""
 
 import pytest
-from picochat_contract.configs import BaseConfig
+from picochat_contract.configs import BaseConfig, ModelConfig, SftConfig
 from picochat_contract.learning_rates import (
+    DEFAULT_SFT_DECAY,
+    DEFAULT_SFT_RATE,
     LAW_MAXIMUM,
+    LEAST_DECAY,
+    MOST_DECAY,
     effective_learning_rate,
+    effective_weight_decay,
     law_learning_rate,
+    law_timescale,
     rows_per_step,
+)
+from picochat_contract.model_size import num_body_parameters
+
+# About 100M parameters without the embedding; 2e9 tokens in 15,625 steps of 128 rows of 1,024.
+MEDIUM = BaseConfig(
+    model=ModelConfig(n_layer=12, n_head=12, n_embd=768, sequence_len=1024),
+    max_steps=15_625,
+    device_batch_size=32,
+    grad_accum_steps=4,
+    learning_rate=None,
+    weight_decay=None,
 )
 
 
@@ -37,3 +54,50 @@ def test_a_fourfold_batch_doubles_the_rate_of_the_law() -> None:
 
 def test_small_models_are_not_given_rates_outside_what_the_law_was_fitted_on() -> None:
     assert law_learning_rate(10**5, 10**7, 2_048) == LAW_MAXIMUM
+
+
+def test_a_rate_that_is_not_given_is_that_of_the_law_for_all_tokens_of_the_run() -> None:
+    step_tokens = 128 * 1024
+    wanted = law_learning_rate(num_body_parameters(MEDIUM.model), 15_625 * step_tokens, step_tokens)
+    assert effective_learning_rate(MEDIUM, 1) == wanted
+    assert 5e-4 < wanted < LAW_MAXIMUM
+
+
+def test_a_derived_rate_is_that_of_its_batch_already() -> None:
+    scaled = MEDIUM.model_copy(update={"auto_lr_scaling": True})
+    assert effective_learning_rate(scaled, 1) == effective_learning_rate(MEDIUM, 1)
+
+
+def test_ranks_that_share_the_same_steps_change_nothing() -> None:
+    shared = MEDIUM.model_copy(update={"grad_accum_steps": 1})
+    assert effective_learning_rate(shared, 4) == effective_learning_rate(MEDIUM, 1)
+    assert effective_weight_decay(shared, 4) == effective_weight_decay(MEDIUM, 1)
+
+
+def test_the_timescale_is_that_of_the_law() -> None:
+    """1.084 (D/N)^-0.527: 0.224 of the run at 20 tokens per parameter."""
+    assert law_timescale(10**8, 2 * 10**9) == pytest.approx(0.2236, abs=1e-4)
+    assert law_timescale(10**8, 10**8) == 1.084
+
+
+def test_a_derived_decay_averages_over_the_share_of_the_run_that_the_law_asks_for() -> None:
+    decay, rate = effective_weight_decay(MEDIUM, 1), effective_learning_rate(MEDIUM, 1)
+    share = law_timescale(num_body_parameters(MEDIUM.model), 15_625 * 128 * 1024)
+    assert LEAST_DECAY < decay < MOST_DECAY
+    assert 1 / (rate * decay) == pytest.approx(share * 15_625)
+
+
+@pytest.mark.parametrize(("steps", "rate", "decay"), [(100, 1e-4, MOST_DECAY), (15_625, 1.0, LEAST_DECAY)])
+def test_a_derived_decay_stays_within_bounds(steps: int, rate: float, decay: float) -> None:
+    config = MEDIUM.model_copy(update={"max_steps": steps, "learning_rate": rate})
+    assert effective_weight_decay(config, 1) == decay
+
+
+def test_what_is_given_is_used_even_if_it_is_nothing() -> None:
+    assert effective_weight_decay(MEDIUM.model_copy(update={"weight_decay": 0.0}), 1) == 0.0
+
+
+def test_fine_tuning_has_values_of_its_own() -> None:
+    config = SftConfig(learning_rate=None, weight_decay=None)
+    assert effective_learning_rate(config, 1) == DEFAULT_SFT_RATE
+    assert effective_weight_decay(config, 1) == DEFAULT_SFT_DECAY
