@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -8,42 +7,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from picochat_contract.configs import BaseConfig, ModelConfig
 from picochat_contract.errors import Code, ContractError
-from picochat_contract.manifest import StageJob
-from picochat_trainer.context import StageContext
 from picochat_trainer.model import GPT
 from picochat_trainer.training import compiled
-from picochat_trainer.training.checkpoint import load_resume
+from picochat_trainer.training.checkpoint import load_resume, load_weights
 from picochat_trainer.training.loop import Outcome, train
-from picochat_trainer.training.reader import Batching, WindowReader
-from picochat_trainer.training.resume import Training
-from picochat_trainer.training.tokens import ArrayTokens
 from picochat_trainer.training.validation import Validation, Validator
-
-T, VOCAB = 16, 50
-MODEL = ModelConfig(n_layer=2, n_head=2, n_embd=16, sequence_len=T)
-# A text with a pattern, so that there is something to learn.
-TOKENS = (np.arange(3000) * 7 % 13 + np.random.default_rng(0).integers(0, 2, 3000)).astype(np.uint16)
-SETTINGS = {
-    "model": MODEL,
-    "max_steps": 12,
-    "device_batch_size": 4,
-    "learning_rate": 1e-2,
-    "warmup_steps": 2,
-    "eval_every": 4,
-    "checkpoint_every": 100,
-    "log_every": 1,
-    "precision": "float32",
-    "compile": "off",
-}
+from support.trainings import (
+    TOKENS,
+    VOCAB,
+    T,
+    always_one,
+    base_context,
+    read_events,
+    tiny_model,
+    tiny_training,
+    train_losses,
+)
 
 
 @pytest.fixture
 def model() -> GPT:
-    made = GPT(MODEL, VOCAB)
-    made.init_weights(1)
-    return made
+    return tiny_model()
 
 
 Run = Callable[..., Outcome]
@@ -53,36 +38,10 @@ Run = Callable[..., Outcome]
 def run(tmp_path: Path, model: GPT) -> Run:
     """Train the model by settings; `validator` may be another than a fixed loss."""
 
-    def start(validator: Validator = lambda model: Validation(loss=1.0), **changes: Any) -> Outcome:
-        config = BaseConfig(**{**SETTINGS, **changes})
-        batching = Batching(
-            sequence_len=T,
-            device_batch_size=config.device_batch_size,
-            grad_accum_steps=config.grad_accum_steps,
-            seed=1,
-        )
-        reader = WindowReader(ArrayTokens(TOKENS), batching)
-        training = Training(
-            model=model,
-            batches=reader,
-            validator=validator,
-            config=config,
-            fingerprint={"config": config.model_dump(mode="json")},
-            best="base/best_checkpoint",
-            resume="base/resume_checkpoint",
-        )
-        return train(StageContext(tmp_path, StageJob(stage="base", config={})), training)
+    def start(validator: Validator = always_one, **changes: Any) -> Outcome:
+        return train(base_context(tmp_path), tiny_training(model, validator, **changes))
 
     return start
-
-
-def events(tmp_path: Path, type: str) -> list[dict[str, Any]]:
-    lines = (tmp_path / "stages/base/events.jsonl").read_text().splitlines()
-    return [event["data"] for event in map(json.loads, lines) if event["type"] == type]
-
-
-def train_losses(outcome: Outcome) -> list[float]:
-    return [p.train_loss for p in outcome.state.losses if p.train_loss is not None]
 
 
 def test_the_loss_falls_and_everything_is_reported(run: Run, tmp_path: Path) -> None:
@@ -92,9 +51,9 @@ def test_the_loss_falls_and_everything_is_reported(run: Run, tmp_path: Path) -> 
     assert losses[-1] < losses[0] - 0.3
     assert outcome.state.tokens_seen == 12 * 4 * T
     assert outcome.state.stop_reason == "max_steps"
-    metrics = events(tmp_path, "metric")[0]["values"]
+    metrics = read_events(tmp_path, "metric")[0]["values"]
     assert set(metrics) == {"train_loss", "lr", "grad_norm", "tokens_per_second", "eta_seconds"}
-    assert events(tmp_path, "progress")[-1]["step"] == 12
+    assert read_events(tmp_path, "progress")[-1]["step"] == 12
 
 
 def test_accumulation_takes_the_same_steps_as_one_large_batch(run: Run, model: GPT, tmp_path: Path) -> None:
@@ -126,7 +85,7 @@ def test_a_step_without_a_finite_gradient_is_skipped_and_counted(
     assert outcome.state.nonfinite_in_a_row == 0
     assert torch.equal(weights_at[3], weights_at[4]) and torch.equal(weights_at[4], weights_at[5])
     assert not torch.equal(weights_at[5], weights_at[6])
-    assert len(events(tmp_path, "log")) == 2
+    assert len(read_events(tmp_path, "log")) == 2
 
 
 def test_three_steps_in_a_row_without_a_finite_gradient_stop_the_training(run: Run, model: GPT) -> None:
@@ -191,7 +150,7 @@ def test_a_failed_compile_goes_on_in_eager_and_says_so(
     outcome = run(compile="on")
     assert outcome.throughput["compiled"] is False
     assert outcome.state.step == 12
-    [warning] = events(tmp_path, "log")
+    [warning] = read_events(tmp_path, "log")
     assert warning["level"] == "warning" and "no such instruction" in warning["message"]
 
 
@@ -212,7 +171,7 @@ def test_compiled_training_gives_the_losses_of_eager(run: Run, model: GPT, tmp_p
     for folder in (tmp_path / "base").iterdir():
         folder.rename(tmp_path / f"first_{folder.name}")
     fast = run(validator=real, compile="on")
-    assert fast.throughput["compiled"] is True, events(tmp_path, "log")
+    assert fast.throughput["compiled"] is True, read_events(tmp_path, "log")
     assert train_losses(fast) == pytest.approx(train_losses(eager), abs=1e-4)
     assert fast.best.val_loss == pytest.approx(eager.best.val_loss, abs=1e-4)
 
@@ -243,115 +202,6 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_the_good_one(
     assert resumed is not None and resumed.state.step == 8
 
 
-class Poisoned:
-    """Batches of a reader, of which one has targets that the model has never seen: its loss jumps."""
-
-    def __init__(
-        self, reader: WindowReader, bad_step: int, on_step: Callable[[int], None] = lambda step: None
-    ) -> None:
-        self.reader = reader
-        self.bad_step = bad_step
-        self.on_step = on_step
-        self.num_given = 0
-
-    @property
-    def position(self) -> dict[str, int]:
-        return {**self.reader.position, "given": self.num_given}
-
-    def seek(self, position: dict[str, int]) -> None:
-        self.num_given = position["given"]
-        self.reader.seek({name: value for name, value in position.items() if name != "given"})
-
-    def shapes(self) -> list[tuple[int, int]]:
-        return self.reader.shapes()
-
-    def next_step(self) -> Any:
-        self.on_step(self.num_given)
-        batch = self.reader.next_step()
-        self.num_given += 1
-        if self.num_given != self.bad_step + 1:
-            return batch
-        spoiled = tuple(
-            (tokens, torch.full_like(targets, VOCAB - 1)) for tokens, targets in batch.micro_batches
-        )
-        return dataclasses.replace(batch, micro_batches=spoiled)
-
-
-def spiked(
-    tmp_path: Path,
-    *,
-    rollback: bool,
-    steps: int = 40,
-    bad_step: int = 33,
-    on_step: Callable[[int], None] = lambda step: None,
-    **changes: Any,
-) -> Outcome:
-    made = GPT(MODEL, VOCAB)
-    made.init_weights(1)
-    settings = {"max_steps": steps, "loss_spike_rollback": rollback, "lr_decay": "none", **changes}
-    config = BaseConfig(**{**SETTINGS, **settings})
-    batching = Batching(
-        sequence_len=T,
-        device_batch_size=config.device_batch_size,
-        grad_accum_steps=config.grad_accum_steps,
-        seed=1,
-    )
-    training = Training(
-        model=made,
-        batches=Poisoned(WindowReader(ArrayTokens(TOKENS), batching), bad_step, on_step),
-        validator=lambda model: Validation(loss=1.0),
-        config=config,
-        fingerprint={"steps": 0},
-        best="base/best_checkpoint",
-        resume="base/resume_checkpoint",
-    )
-    return train(StageContext(tmp_path, StageJob(stage="base", config={})), training)
-
-
-def test_a_loss_spike_is_undone_and_training_goes_on_more_slowly(tmp_path: Path) -> None:
-    outcome = spiked(tmp_path, rollback=True)
-    assert outcome.state.rollbacks == (33,)
-    assert outcome.state.rate_scale == 0.5
-    rates = {point.step: point.learning_rate for point in outcome.state.losses}
-    assert rates[35] == pytest.approx(rates[33] / 2)
-    warnings = [e["message"] for e in events(tmp_path, "log") if e["level"] == "warning"]
-    assert any("is a spike; back to the last snapshot" in message for message in warnings)
-
-
-@pytest.mark.parametrize("saved_at", [28, 32, 33, 34, 37])
-@pytest.mark.parametrize(
-    "changes", [{}, {"optimizer": "muon", "device_batch_size": 2, "grad_accum_steps": 2}]
-)
-def test_a_run_with_rollback_goes_on_bit_for_bit_wherever_it_was_stopped(
-    tmp_path: Path, saved_at: int, changes: dict[str, Any]
-) -> None:
-    def ask_then_die(step: int) -> None:
-        if step == saved_at - 1:
-            (tmp_path / "killed/stages/base/checkpoint_now").touch()
-        if step == saved_at + 1:
-            raise Killed
-
-    whole = spiked(tmp_path / "whole", rollback=True, **changes)
-    with pytest.raises(Killed):
-        spiked(tmp_path / "killed", rollback=True, on_step=ask_then_die, **changes)
-    resumed = spiked(tmp_path / "killed", rollback=True, **changes)
-    assert resumed.state.rollbacks == whole.state.rollbacks == (33,)
-    assert train_losses(resumed) == train_losses(whole)
-    names = [tmp_path / name / "base/resume_checkpoint/model.safetensors" for name in ("whole", "killed")]
-    assert names[0].read_bytes() == names[1].read_bytes()
-
-
-def test_a_checkpoint_does_not_take_the_place_of_weights_whose_loss_was_seen(tmp_path: Path) -> None:
-    """What step 32 made of the weights is known only at step 33; the save between must not make it the good state."""
-    plain = spiked(tmp_path / "plain", rollback=True, checkpoint_every=1000)
-    saving = spiked(tmp_path / "saving", rollback=True, checkpoint_every=1)
-    assert train_losses(saving) == train_losses(plain)
-
-
-def test_without_rollback_a_spike_is_trained_on(tmp_path: Path) -> None:
-    assert spiked(tmp_path, rollback=False).state.rollbacks == ()
-
-
 def test_the_rate_follows_the_rows_of_a_step_where_that_is_asked_for(run: Run) -> None:
     plain = run(max_steps=4, lr_decay="none", warmup_steps=0)
     assert plain.state.losses[-1].learning_rate == pytest.approx(1e-2)
@@ -371,3 +221,40 @@ def test_a_kernel_that_the_device_has_not_is_refused(run: Run) -> None:
     with pytest.raises(ContractError, match="needs CUDA") as caught:
         run(attn_backend="flash")
     assert caught.value.code is Code.DEVICE_UNAVAILABLE
+
+
+def test_validation_and_the_best_weights_are_those_of_the_mean(run: Run, model: GPT, tmp_path: Path) -> None:
+    weight = model.model.norm.weight
+    seen: list[torch.Tensor] = []
+
+    def look(model: GPT) -> Validation:
+        seen.append(weight.detach().clone())
+        return Validation(loss=1.0 - 0.1 * len(seen))
+
+    run(look, ema_decay=0.9)
+    best = load_weights(tmp_path / "base/best_checkpoint")[2]["model.norm.weight"]
+    assert torch.equal(best, seen[-1])
+    assert not torch.equal(weight, seen[-1])  # training goes on with its own weights
+
+
+def test_weights_are_kept_every_so_often(run: Run, tmp_path: Path) -> None:
+    run(keep_every=5)
+    assert sorted(path.name for path in (tmp_path / "base/kept").iterdir()) == ["step-000005", "step-000010"]
+
+
+def test_the_outcome_has_the_weights_of_the_mean(run: Run, model: GPT) -> None:
+    plain = run().weights["model.norm.weight"]
+    assert torch.equal(plain, model.model.norm.weight.detach())
+
+
+def test_throughput_counts_all_tokens_and_names_what_utilisation_is_a_share_of(run: Run) -> None:
+    found = run(checkpoint_every=3, grad_accum_steps=2).throughput
+    assert found["tokens"] == 12 * 2 * 4 * T
+    assert 0 < found["tokens_per_second_with_pauses"] < found["tokens_per_second"]
+    assert 0 <= found["data_wait_share"] < 1
+    assert "measured in this process" in found["peak"]["source"]
+    per_second = found["tokens_per_second"] * found["flops_per_token"]
+    assert found["mfu"] == pytest.approx(per_second / found["peak"]["flops_per_second"])
+    assert found["gflops_per_second"] == pytest.approx(per_second / 1e9)
+    assert found["first_step_seconds"] > 0 and found["memory_peak_bytes"] > 1 << 20
+    assert found["energy_joules"] is None and "CPU" in found["energy_note"]

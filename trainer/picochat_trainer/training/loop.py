@@ -46,6 +46,8 @@ class Outcome:
 
     state: TrainingState
     throughput: dict[str, Any]
+    weights: dict[str, Tensor]
+    """Whole, on the CPU of the main rank, of the last step or their mean; {} on the others."""
 
     @property
     def best(self) -> LossPoint:
@@ -95,7 +97,7 @@ class Trainer:
                 if self.state.stop_reason is None:
                     self._step()
             self._wrap_up()
-        return Outcome(state=self.state, throughput=self._throughput())
+        return Outcome(state=self.state, throughput=self._throughput(), weights=self._last_weights())
 
     # -- one step
 
@@ -285,13 +287,17 @@ class Trainer:
         with self.meter.clock.measure("checkpoint"):
             self.checkpointer.wait()
 
+    def _last_weights(self) -> dict[str, Tensor]:
+        with self._mean_weights():
+            return {name: value.clone() for name, value in distributed.full_tensors(self.model).items()}
+
     # -- checkpoints
 
     def _keep(self) -> None:
         losses = self.state.losses
         measured = losses_of(losses[-1]) if losses and losses[-1].step == self.state.step else {}
         self._catch_up()
-        with self.meter.clock.measure("checkpoint"), self._mean_weights():
+        with self.meter.clock.measure("checkpoint"):
             self.checkpointer.save_kept(self.state.step, measured)
 
     def _save_resume(self) -> None:
