@@ -40,6 +40,7 @@ COMMANDS: dict[str, Summary] = {
     ),
     "run": Summary(text="Run all stages here, without a server.", extra="train", probe="torch"),
     "scale": Summary(text="Plan a model: shape, batch, steps, memory, time.", extra="train", probe="torch"),
+    "sanity": Summary(text="Check a machine before a long run is paid for.", extra="train", probe="torch"),
     "train": Summary(text="Train one stage: base or sft.", extra="train", probe="torch"),
     "data": Summary(text="Make and look at corpora and rows.", extra="train", probe="tokenizers"),
     "tok": Summary(text="Train and try tokenizers.", extra="train", probe="tokenizers"),
