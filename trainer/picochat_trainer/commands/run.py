@@ -25,7 +25,9 @@ from picochat_trainer.commands.display import (
     print_run,
     print_stages,
 )
+from picochat_trainer.commands.dry_run import Prices, dry_run, say
 from picochat_trainer.local_run import LocalRun, read_gate
+from picochat_trainer.paid_launch import confirmed_spec
 
 SPEC_FILE = "run_spec.json"
 _SEEDED = ("dataset", "base", "sft", "fit", "eval")
@@ -71,6 +73,24 @@ def tiny(
     preflight_only: Annotated[
         bool, typer.Option("--preflight-only", help="Stop after preflight; exit 2 where it blocks.")
     ] = False,
+    dry_run_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Stop after this many base steps and say what the rest would take; without it, the same command goes on from "
+            "there.",
+        ),
+    ] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="Of one GPU, for the cost in --dry-run-steps.")
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(min=0, help="Exit 2 where a dry run's estimate costs more.")
+    ] = None,
+    confirm_paid_launch: Annotated[
+        bool,
+        typer.Option("--confirm-paid-launch", "--yes", help="Start a long run on GPUs without asking."),
+    ] = False,
     allow_leaky_eval: Annotated[
         bool, typer.Option("--allow-leaky-eval", help="Go on although eval prompts are in the data.")
     ] = False,
@@ -115,7 +135,14 @@ def tiny(
             values = with_value(values, key, value)
     for setting in set or []:
         values = with_setting(values, setting)
-    return _run(parse_mapping(values), out_dir, strict=strict, preflight_only=preflight_only)
+    parsed = parse_mapping(values)
+    prices = Prices(per_hour=price_per_hour, max_cost=max_cost)
+    if dry_run_steps is not None:
+        return dry_run(parsed, out_dir, dry_run_steps, prices, confirmed=confirm_paid_launch)
+    prices.refuse_without_dry_run()
+    if not preflight_only:
+        parsed = confirmed_spec(parsed, out_dir, confirmed=confirm_paid_launch, say=say)
+    return _run(parsed, out_dir, strict=strict, preflight_only=preflight_only)
 
 
 def _run(spec: RunSpec, out_dir: Path, *, strict: bool, preflight_only: bool) -> int:

@@ -1,0 +1,122 @@
+"""`picochat run tiny --dry-run-steps N`: real steps of base training in the run folder, then what the rest would take.
+
+The folder is an ordinary one: without the option the same command reuses its data and tokenizer and goes on from the
+checkpoint of step N.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from picochat_client.terminal import printable
+from picochat_contract.errors import Code, SpecError
+from picochat_contract.exit_codes import ClientExit
+from picochat_contract.preflight import PreflightStatus
+from picochat_contract.spec import RunSpec, expand
+from picochat_contract.stages import STAGES, StageName
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from picochat_trainer.atomic import write_text
+from picochat_trainer.commands.display import (
+    exit_code,
+    explain_failure,
+    live_display,
+    print_preflight,
+    print_stages,
+)
+from picochat_trainer.dry_run import JSON, MARKDOWN, DryRunRecord, dry_run_record, markdown, table
+from picochat_trainer.local_run import LocalRun
+from picochat_trainer.paid_launch import confirmed_spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prices:
+    per_hour: float | None
+    """Of one GPU; the currency is the user's."""
+    max_cost: float | None
+
+    def refuse_without_dry_run(self) -> None:
+        if self.per_hour is not None or self.max_cost is not None:
+            raise SpecError(
+                Code.INVALID_VALUE,
+                "--price-per-hour and --max-cost are for a dry run; give --dry-run-steps, too, such as 100",
+                param="price_per_hour",
+            )
+
+
+def dry_run(spec: RunSpec, out_dir: Path, steps: int, prices: Prices, *, confirmed: bool = False) -> int:
+    """Run up to base, stop there after `steps`, write and print the estimate; exit 2 where it exceeds a limit."""
+    if prices.max_cost is not None and prices.per_hour is None:
+        raise SpecError(
+            Code.INVALID_VALUE,
+            "--max-cost needs --price-per-hour: no price of a device is known here",
+            param="max_cost",
+        )
+    stages = stages_of_dry_run(spec, steps)
+    stopped = spec.model_copy(update={"base": stages[StageName.BASE]})
+    confirmed_spec(stopped, out_dir, confirmed=confirmed, say=say)  # a dry run may be long, too
+    with live_display(spec.name, list(stages)) as on_event:
+        rows = LocalRun(
+            run_dir=out_dir,
+            stages=stages,
+            resources=spec.resources,
+            on_event=on_event,
+            max_attempts=spec.max_attempts,
+        ).run()
+    print_stages(rows)
+    preflight = print_preflight(out_dir, rows, in_full=False)
+    code = exit_code(rows)
+    if code != ClientExit.OK:
+        explain_failure(rows)
+        return code
+    if preflight is not None and preflight.status is PreflightStatus.BLOCKED:
+        return ClientExit.GATE_BLOCKED
+    record = dry_run_record(out_dir, spec, price_per_hour=prices.per_hour, max_cost=prices.max_cost)
+    write_text(out_dir / JSON, record.model_dump_json(indent=2) + "\n")
+    write_text(out_dir / MARKDOWN, markdown(record))
+    _print(record, out_dir)
+    return ClientExit.GATE_BLOCKED if record.over else ClientExit.OK
+
+
+def stages_of_dry_run(spec: RunSpec, steps: int) -> dict[StageName, Any]:
+    """The stages that base needs, as the full run has them, and a base that stops after `steps`."""
+    stages = expand(spec)
+    if StageName.BASE not in stages:
+        raise SpecError(
+            Code.INVALID_VALUE,
+            f"until is {spec.until}, which comes before base; leave it out with --dry-run-steps",
+            param="until",
+        )
+    if steps >= spec.base.max_steps:
+        raise SpecError(
+            Code.INVALID_VALUE,
+            f"--dry-run-steps {steps} is no less than base.max_steps {spec.base.max_steps}: that is the whole training, not "
+            "a part of it; give fewer",
+            param="dry_run_steps",
+        )
+    wanted = {StageName.BASE, StageName.HONESTY, StageName.PREFLIGHT, *STAGES[StageName.BASE].needs}
+    found = {name: config for name, config in stages.items() if name in wanted}
+    found[StageName.BASE] = spec.base.model_copy(update={"stop_after_steps": steps})
+    return found
+
+
+def say(line: str) -> None:
+    """To a person; stdout has the answer alone."""
+    print(printable(line), file=sys.stderr)
+
+
+def _print(record: DryRunRecord, out_dir: Path) -> None:
+    shown = Table(box=None, pad_edge=False, show_header=False)
+    shown.add_column()
+    shown.add_column()
+    for name, value in table(record):
+        shown.add_row(name, Text(printable(value)))
+    console = Console()
+    console.print()
+    console.print(shown)
+    for words in record.over:
+        console.print(Text(f"over the limit: {words}"), soft_wrap=True)
+    console.print(Text(str(out_dir / MARKDOWN)), soft_wrap=True)

@@ -1,0 +1,376 @@
+"""What a few real steps of base training say about the whole of it: hours, energy and cost, with their spread.
+
+Reads what a base stage that stopped early left in the run folder (its report and its events), and writes dry_run.json
+and dry_run.md there. Measures nothing itself, and needs no torch.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from statistics import quantiles
+from typing import Any, Final
+
+from picochat_contract import layout
+from picochat_contract.config_base import Config
+from picochat_contract.configs import BaseConfig
+from picochat_contract.errors import Code, ContractError
+from picochat_contract.events import EventType, StageEvent
+from picochat_contract.learning_rates import rows_per_step
+from picochat_contract.preflight_footprint import GPU_CLASSES
+from picochat_contract.spec import RunSpec
+from picochat_contract.stages import StageName
+from pydantic import ValidationError
+
+from picochat_trainer.launch import read_manifest
+
+JSON: Final = "dry_run.json"
+MARKDOWN: Final = "dry_run.md"
+MIN_INTERVALS: Final = 3
+"""Fewer timed intervals say nothing about their spread."""
+NOT_MEASURED: Final = "not measured"
+NOTES: Final = (
+    "The estimate is for base pretraining, without a start-up that downloads or builds data; SFT, fit, eval and audit "
+    "come on top and were not measured.",
+    "The range is that of the 10th and 90th percentile of the timed steps: what it costs if all steps were as quick, or "
+    "as slow. A machine that slows down later is outside of it.",
+)
+
+
+class Measured(Config):
+    """What the steps of this dry run took. Seconds, bytes, joules; None where the stage did not report it."""
+
+    device: str
+    num_ranks: int
+    steps_done: int
+    """Optimizer steps behind the checkpoint, earlier calls counted in."""
+    steps_timed: int
+    """Of this dry run, without those before the first logged one: they hold compilation and warm-up."""
+    tokens_per_step: int
+    seconds_per_step: float
+    """Mean over the timed steps, validation and checkpoints left out."""
+    seconds_per_step_low: float | None
+    """10th percentile of the logged intervals; None where there were too few."""
+    seconds_per_step_high: float | None
+    """90th percentile."""
+    tokens_per_second: float
+    mfu: float | None
+    """Share of the device's bf16 peak."""
+    startup_seconds: float | None
+    """Compilation and the first step."""
+    first_step_seconds: float | None
+    validate_seconds: float | None
+    """One validation."""
+    checkpoint_seconds: float | None
+    """One resume checkpoint, as far as it holds up the training."""
+    memory_peak_bytes: int | None
+    joules_per_step: float | None
+    """Of all GPUs."""
+
+
+class Estimate(Config):
+    """The rest of the run, from here to `max_steps`, if it does not stop early."""
+
+    steps_left: int
+    validations_left: int
+    checkpoints_left: int
+    hours: float
+    hours_low: float | None
+    hours_high: float | None
+    total_steps_hours: float
+    """From step 0: what the whole base training takes."""
+    gpu_hours: float
+    kilowatt_hours: float | None
+    cost: float | None
+    """In the currency of the price that was given."""
+    cost_low: float | None
+    cost_high: float | None
+
+
+class DryRunRecord(Config):
+    """Content of `dry_run.json`."""
+
+    scale: str
+    max_steps: int
+    measured: Measured
+    estimate: Estimate
+    price_per_hour: float | None
+    max_hours: float | None
+    max_cost: float | None
+    over: tuple[str, ...]
+    """The limits that the estimate exceeds, in words."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Interval:
+    """Steps between two log lines of one attempt."""
+
+    steps: int
+    seconds_per_step: float
+
+
+def dry_run_record(
+    run_dir: Path, spec: RunSpec, *, price_per_hour: float | None, max_cost: float | None
+) -> DryRunRecord:
+    """Read the folder of a base stage that stopped after some steps; raise ContractError where nothing was timed."""
+    measured = _measured(run_dir, spec)
+    estimate = estimated(measured, spec.base, price_per_hour)
+    return DryRunRecord(
+        scale=spec.scale,
+        max_steps=spec.base.max_steps,
+        measured=measured,
+        estimate=estimate,
+        price_per_hour=price_per_hour,
+        max_hours=spec.preflight.max_hours,
+        max_cost=max_cost,
+        over=_over(estimate, spec.preflight.max_hours, max_cost),
+        notes=NOTES,
+    )
+
+
+def estimated(measured: Measured, base: BaseConfig, price_per_hour: float | None) -> Estimate:
+    """Steps left times seconds per step, plus each validation and checkpoint that is still to come."""
+    done, last = measured.steps_done, base.max_steps
+    validations = _events_between(done, last, base.eval_every, at_end=True)
+    checkpoints = _events_between(done, last, base.checkpoint_every, at_end=True)
+    around = (
+        (measured.startup_seconds or 0.0)
+        + validations * (measured.validate_seconds or 0.0)
+        + checkpoints * (measured.checkpoint_seconds or 0.0)
+    )
+
+    def hours(seconds_per_step: float | None) -> float | None:
+        return None if seconds_per_step is None else ((last - done) * seconds_per_step + around) / 3600
+
+    def cost(value: float | None) -> float | None:
+        return None if value is None or price_per_hour is None else value * gpus * price_per_hour
+
+    gpus = measured.num_ranks
+    middle = hours(measured.seconds_per_step)
+    assert middle is not None
+    low, high = hours(measured.seconds_per_step_low), hours(measured.seconds_per_step_high)
+    joules = measured.joules_per_step
+    return Estimate(
+        steps_left=last - done,
+        validations_left=validations,
+        checkpoints_left=checkpoints,
+        hours=middle,
+        hours_low=low,
+        hours_high=high,
+        total_steps_hours=middle + done * measured.seconds_per_step / 3600,
+        gpu_hours=middle * gpus,
+        kilowatt_hours=None if joules is None else (last - done) * joules / 3.6e6,
+        cost=cost(middle),
+        cost_low=cost(low),
+        cost_high=cost(high),
+    )
+
+
+def table(record: DryRunRecord) -> list[tuple[str, str]]:
+    """The rows that a person sees, by name."""
+    m, e = record.measured, record.estimate
+    cost = (
+        f"{_number(e.cost)}{_range(e.cost_low, e.cost_high)}"
+        if e.cost is not None
+        else "no --price-per-hour was given"
+    )
+    return [
+        ("device", f"{m.device}, {m.num_ranks} rank(s)"),
+        ("steps", f"{m.steps_done:,} of {record.max_steps:,} done, {m.steps_timed:,} timed"),
+        ("tokens per second", f"{m.tokens_per_second:,.0f}"),
+        (
+            "seconds per step",
+            f"{m.seconds_per_step:.4g}{_range(m.seconds_per_step_low, m.seconds_per_step_high)}",
+        ),
+        ("MFU", NOT_MEASURED if m.mfu is None else f"{100 * m.mfu:.1f} %"),
+        ("first step", _seconds(m.first_step_seconds)),
+        ("one validation", _seconds(m.validate_seconds)),
+        ("one checkpoint", _seconds(m.checkpoint_seconds)),
+        (
+            "peak memory",
+            NOT_MEASURED if m.memory_peak_bytes is None else f"{m.memory_peak_bytes / 1e9:.2f} GB",
+        ),
+        (
+            "left to do",
+            f"{e.steps_left:,} steps, {e.validations_left:,} validations, {e.checkpoints_left:,} checkpoints",
+        ),
+        ("hours left", f"{_number(e.hours)}{_range(e.hours_low, e.hours_high)}"),
+        ("GPU hours left" if "cpu" not in m.device else "process hours left", _number(e.gpu_hours)),
+        (
+            "energy left",
+            NOT_MEASURED if e.kilowatt_hours is None else f"{_number(e.kilowatt_hours)} kWh (GPUs alone)",
+        ),
+        ("cost left", cost),
+    ]
+
+
+def markdown(record: DryRunRecord) -> str:
+    lines = ["# Dry run", "", f"Scale {record.scale}.", "", "| what | measured or estimated |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in table(record)]
+    lines += ["", *(f"- **Over the limit**: {words}." for words in record.over)]
+    return "\n".join([*lines, *(f"- {note}" for note in record.notes), ""])
+
+
+def _measured(run_dir: Path, spec: RunSpec) -> Measured:
+    report = _report(run_dir)
+    throughput: Mapping[str, Any] = report.get("throughput") or {}
+    events = _events(run_dir)
+    ranks = spec.resources.num_ranks
+    step_tokens = rows_per_step(spec.base, ranks) * spec.base.model.sequence_len
+    intervals = _intervals(events, step_tokens)
+    timed = sum(interval.steps for interval in intervals)
+    done = int(report["num_steps"])
+    if not timed:
+        raise ContractError(
+            Code.INVALID_VALUE,
+            f"no step was timed: the training in {run_dir} has {done} steps behind it and logged no two of them in this "
+            "call. Give more --dry-run-steps than that, or another --out-dir",
+            param="dry_run_steps",
+        )
+    mean = sum(interval.steps * interval.seconds_per_step for interval in intervals) / timed
+    low, high = _spread(intervals)
+    device = str(throughput.get("device", "unknown device"))
+    speed = step_tokens / mean
+    first = _float(throughput, "first_step_seconds")
+    compiled = _float(throughput, "compile_seconds")
+    joules = _float(throughput, "energy_joules")
+    steps_here = done - _first_step(events)
+    return Measured(
+        device=device,
+        num_ranks=ranks,
+        steps_done=done,
+        steps_timed=timed,
+        tokens_per_step=step_tokens,
+        seconds_per_step=mean,
+        seconds_per_step_low=low,
+        seconds_per_step_high=high,
+        tokens_per_second=speed,
+        mfu=_mfu(throughput, device, speed / ranks),
+        startup_seconds=None if first is None and compiled is None else max(first or 0.0, compiled or 0.0),
+        first_step_seconds=first,
+        validate_seconds=_each(throughput, "validate_seconds", _count(events, "val_loss")),
+        checkpoint_seconds=_each(
+            throughput, "checkpoint_seconds", sum(event.type is EventType.CHECKPOINT for event in events)
+        ),
+        memory_peak_bytes=_int(throughput, "memory_peak_bytes"),
+        joules_per_step=None if joules is None or steps_here <= 0 else joules / steps_here,
+    )
+
+
+def _report(run_dir: Path) -> dict[str, Any]:
+    path = run_dir / layout.BASE_REPORT
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        int(found["num_steps"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ContractError(
+            Code.FILE_UNREADABLE, f"{path} is no report of base training: {error}", param=str(path)
+        ) from error
+    return dict(found)
+
+
+def _events(run_dir: Path) -> list[StageEvent]:
+    """What the last attempt of the base stage said."""
+    stage_dir = run_dir / "stages" / StageName.BASE.value
+    manifest = read_manifest(stage_dir)
+    if manifest is None:
+        return []
+    began = manifest.created_at - timedelta(seconds=manifest.duration_seconds)
+    found = []
+    for line in (stage_dir / "events.jsonl").read_bytes().splitlines():
+        try:
+            event = StageEvent.model_validate_json(line)
+        except ValidationError:
+            continue  # a line that a kill tore
+        if event.time >= began:
+            found.append(event)
+    return found
+
+
+def _intervals(events: Sequence[StageEvent], step_tokens: int) -> list[_Interval]:
+    """Log lines with a speed, each about the steps since the one before it; the first holds the warm-up."""
+    found: list[_Interval] = []
+    before: int | None = None
+    for event in events:
+        speed = (
+            event.data.get("values", {}).get("tokens_per_second") if event.type is EventType.METRIC else None
+        )
+        if speed:
+            step = int(event.data["step"])
+            if before is not None and step > before:
+                found.append(_Interval(steps=step - before, seconds_per_step=step_tokens / float(speed)))
+            before = step
+    return found
+
+
+def _spread(intervals: Sequence[_Interval]) -> tuple[float | None, float | None]:
+    if len(intervals) < MIN_INTERVALS:
+        return None, None
+    tenths = quantiles([interval.seconds_per_step for interval in intervals], n=10, method="inclusive")
+    return tenths[0], tenths[-1]
+
+
+def _first_step(events: Sequence[StageEvent]) -> int:
+    """Steps that earlier calls had done."""
+    steps = [
+        int(e.data["step"]) for e in events if e.type is EventType.METRIC and "train_loss" in e.data["values"]
+    ]
+    return max(0, min(steps) - 1) if steps else 0
+
+
+def _count(events: Sequence[StageEvent], name: str) -> int:
+    return sum(event.type is EventType.METRIC and name in event.data.get("values", {}) for event in events)
+
+
+def _mfu(throughput: Mapping[str, Any], device: str, tokens_per_second: float) -> float | None:
+    """As the stage reports it, else from its operations per token; None for a device without a stated peak."""
+    reported = _float(throughput, "mfu")
+    flops = _float(throughput, "flops_per_token")
+    kind = next((kind for kind in GPU_CLASSES if kind.pattern in device.lower()), None)
+    if reported is not None or kind is None or flops is None:
+        return reported
+    return flops * tokens_per_second / kind.peak_flops
+
+
+def _events_between(done: int, last: int, every: int, *, at_end: bool) -> int:
+    """How many of the steps after `done` up to `last` are multiples of `every`; the last one counts in any case."""
+    count = last // every - done // every
+    return count + (at_end and last % every != 0 and last > done)
+
+
+def _over(estimate: Estimate, max_hours: float | None, max_cost: float | None) -> tuple[str, ...]:
+    found = []
+    if max_hours is not None and estimate.hours > max_hours:
+        found.append(f"{_number(estimate.hours)} hours are left, preflight.max_hours is {max_hours:g}")
+    if max_cost is not None and estimate.cost is not None and estimate.cost > max_cost:
+        found.append(f"the rest costs {_number(estimate.cost)}, --max-cost is {max_cost:g}")
+    return tuple(found)
+
+
+def _float(values: Mapping[str, Any], name: str) -> float | None:
+    value = values.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _int(values: Mapping[str, Any], name: str) -> int | None:
+    value = _float(values, name)
+    return None if value is None else round(value)
+
+
+def _each(values: Mapping[str, Any], name: str, count: int) -> float | None:
+    total = _float(values, name)
+    return None if total is None or count == 0 else total / count
+
+
+def _seconds(value: float | None) -> str:
+    return NOT_MEASURED if value is None else f"{value:.3g} s"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" ({_number(low)} to {_number(high)})"
