@@ -1,0 +1,223 @@
+"""Checkpoints of two ranks that share the weights out, read by two, and by one; and of one, read by two."""
+
+import errno
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from picochat_contract.errors import ContractError
+from picochat_trainer.training import resume_writer
+from picochat_trainer.training.checkpoint import LossPoint, load_resume, load_weights, open_checkpoint
+from picochat_trainer.training.sharded import split_parts
+from safetensors import safe_open
+from support.checkpoints import BEST, RESUME, Small, small, state
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+
+FINGERPRINT: dict[str, Any] = {"batch": {"rows_per_step": 4}, "rounding": {"num_ranks": 2}}
+SNAPSHOT = "weights.model.norm.weight"
+
+
+@dataclass
+class Found:
+    """What one rank has seen."""
+
+    tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """Whole tensors of the training, by when."""
+    errors: list[str] = field(default_factory=list)
+    steps: dict[str, int] = field(default_factory=dict)
+    """At which step a training was taken up, by from what."""
+    empty_parts: int = 0
+    snapshot_rows: int = 0
+    logs: list[str] = field(default_factory=list)
+
+
+def save(made: Small, step: int, best_step: int | None = None) -> None:
+    """With a snapshot as the spike guard's: it lies as the parameter does."""
+    snapshot = {SNAPSHOT: made.model.state_dict()["model.norm.weight"].detach().clone()}
+    made.checkpointer.save(state(step, FINGERPRINT, best_step), snapshot)
+    made.checkpointer.wait()
+
+
+def work(rank: int, num_ranks: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    store = dist.FileStore(f"{folder}/store", num_ranks)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=num_ranks)
+    torch.save(vars(on_rank(Path(folder), rank, num_ranks)), f"{folder}/{rank}.pt")
+    dist.barrier()
+    sys.stdout.flush()
+    os._exit(0)  # gloo's threads sometimes abort a normal exit
+
+
+def on_rank(folder: Path, rank: int, num_ranks: int) -> Found:
+    found = Found()
+
+    def make(run: str) -> Small:
+        return small(folder / run, rank=rank, num_ranks=num_ranks, strategy="fsdp")
+
+    # Sharded to sharded.
+    made = make("two")
+    for number in range(2):
+        made.step(number, rank, num_ranks)
+    made.checkpointer.save_best(LossPoint(step=2, val_loss=1.0))
+    save(made, 2, best_step=2)
+    found.tensors["at 2"] = made.whole()
+    made.step(2, rank, num_ranks)
+    save(made, 3, best_step=2)
+    found.tensors["at 3"] = made.whole()
+    made.step(3, rank, num_ranks)
+    found.tensors["at 4"] = made.whole()
+    again = make("two")
+    taken_up = again.checkpointer.restore()
+    assert taken_up is not None
+    found.steps["two"] = taken_up[0].step
+    found.snapshot_rows = taken_up[1][SNAPSHOT].to_local().shape[0]  # type: ignore[attr-defined]
+    again.step(3, rank, num_ranks)
+    found.tensors["resumed, at 4"] = again.whole()
+
+    # A rank that cannot write: none goes on.
+    if rank == 1:
+        real, resume_writer.write_shard = resume_writer.write_shard, full
+    try:
+        save(again, 4)
+    except ContractError as error:
+        found.errors.append(error.message)
+    if rank == 1:
+        resume_writer.write_shard = real
+
+    # A byte of the other rank's shard is wrong: all go back to the one before.
+    dist.barrier()
+    if rank == 0:
+        shard = folder / "two" / RESUME / "shards/shard-00001-of-00002.safetensors"
+        data = bytearray(shard.read_bytes())
+        data[-1] ^= 1
+        shard.write_bytes(data)
+    dist.barrier()
+    taken_up = make("two").checkpointer.restore()
+    assert taken_up is not None
+    found.steps["corrupt"] = taken_up[0].step
+
+    # Whole, by one process, to sharded.
+    taken = make("one")
+    taken_up = taken.checkpointer.restore()
+    assert taken_up is not None
+    found.steps["one"] = taken_up[0].step
+    found.tensors["one"] = taken.whole()
+
+    # More ranks than rows: a rank without a part writes nothing of it.
+    mesh = init_device_mesh("cpu", (num_ranks,))
+    parts, offsets, whole = split_parts({"row": distribute_tensor(torch.ones(1, 4), mesh, [Shard(0)])})
+    assert parts.keys() == offsets.keys() and not whole
+    found.empty_parts = 1 - len(parts)
+    return found
+
+
+def full(*args: Any) -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """A training of one process, saved, in the folder that the ranks find too."""
+    made = small(tmp_path_factory.mktemp("ranks") / "one")
+    for number in range(3):
+        made.step(number)
+    save(made, 3)
+    return made
+
+
+@pytest.fixture(scope="module")
+def folder(one: Small) -> Path:
+    return one.context.run_dir.parent
+
+
+@pytest.fixture(scope="module")
+def ranks(folder: Path) -> list[Found]:
+    mp.spawn(work, args=(2, str(folder)), nprocs=2)
+    return [Found(**torch.load(folder / f"{rank}.pt")) for rank in range(2)]
+
+
+def assert_equal(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert torch.equal(found[name], value), name
+
+
+def test_two_ranks_go_on_from_their_shards_with_equal_bits(ranks: list[Found]) -> None:
+    for found in ranks:
+        assert found.steps["two"] == 3
+        assert_equal(found.tensors["resumed, at 4"], found.tensors["at 4"])
+        assert not torch.equal(
+            found.tensors["at 4"]["weights.model.norm.weight"],
+            found.tensors["at 3"]["weights.model.norm.weight"],
+        )
+        assert found.snapshot_rows == 6  # of 12: what was a part comes back as one
+
+
+def test_one_process_goes_on_from_the_shards_of_two(ranks: list[Found], folder: Path) -> None:
+    # Its newest checkpoint has been damaged: the one before is taken, that of step 2.
+    made = small(folder / "two")
+    taken_up = made.checkpointer.restore()
+    assert taken_up is not None and taken_up[0].step == 2
+    assert_equal(made.whole(), ranks[0].tensors["at 2"])
+    lines = (made.context.stage_dir / "events.jsonl").read_text()
+    assert "num_ranks: the checkpoint has 2, this job has 1" in lines
+
+
+def test_two_ranks_go_on_from_the_whole_checkpoint_of_one(ranks: list[Found], one: Small) -> None:
+    for found in ranks:
+        assert found.steps["one"] == 3
+        assert_equal(found.tensors["one"], one.whole())
+
+
+def test_each_rank_writes_its_parts_and_metadata_has_all_digests(ranks: list[Found], folder: Path) -> None:
+    opened = open_checkpoint(folder / "two" / RESUME)
+    shards = [f"shards/shard-0000{rank}-of-00002.safetensors" for rank in range(2)]
+    assert opened.metadata.files.keys() == {
+        *shards,
+        "best_model.safetensors",
+        "config.json",
+        "training_state.json",
+        "training_state.safetensors",
+    }
+    files = {
+        path.relative_to(opened.directory).as_posix()
+        for path in opened.directory.rglob("*")
+        if path.is_file()
+    }
+    assert files == {*opened.metadata.files, "metadata.json"}
+    rows = []
+    for shard in shards:
+        with safe_open(opened.directory / shard, framework="pt") as file:
+            rows.append(file.get_slice("weights.model.embed_tokens.weight").get_shape()[0])
+    assert rows == [16, 15]
+
+
+def test_the_best_weights_of_ranks_are_one_file_of_whole_tensors(ranks: list[Found], folder: Path) -> None:
+    tensors = load_weights(folder / "two" / BEST)[2]
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, ranks[0].tensors["at 2"].get(f"ema.mean.{name}", tensor)), name
+    assert "model.embed_tokens.weight" in tensors
+    point = load_resume(folder / "two" / RESUME)
+    assert point is not None and point.weights.tensors.keys() == tensors.keys()
+
+
+def test_where_one_rank_cannot_write_all_learn_it(ranks: list[Found], folder: Path) -> None:
+    assert ranks[0].errors == ranks[1].errors
+    assert "No space left on device" in ranks[0].errors[0]
+    assert list((folder / "two/base").glob(".*")) == []
+
+
+def test_a_byte_of_one_shard_sends_all_ranks_to_the_checkpoint_before(ranks: list[Found]) -> None:
+    assert [found.steps["corrupt"] for found in ranks] == [2, 2]
+
+
+def test_a_rank_without_rows_has_no_part(ranks: list[Found]) -> None:
+    assert [found.empty_parts for found in ranks] == [0, 1]
