@@ -108,7 +108,7 @@ def _bits_per_byte(client: Client, run: RunOut) -> str | None:
         return None  # the key may not read artifacts; the verdict above stands without this line
     ratio = f" ({base.val_bpb / base.unigram_bpb:.2f} of it)" if base.unigram_bpb > 0 else ""
     return (
-        f"base validation: {base.val_bpb:.3f} bits per byte, unigram baseline {base.unigram_bpb:.3f}{ratio}"
+        f"base validation: {base.bpb_text} bits per byte, unigram baseline {base.unigram_bpb:.3f}{ratio}"
     )
 
 

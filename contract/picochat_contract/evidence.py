@@ -54,6 +54,8 @@ class BaseEvidence(Evidence):
     """sha256 of base/best_checkpoint/model.safetensors."""
     val_bpb: BitsPerByte
     """Bits per byte of the best checkpoint on held-out documents."""
+    val_bpb_stderr: Annotated[float, Field(ge=0, lt=1e6)] | None = None
+    """Its standard error; None where it is unknown."""
     unigram_bpb: BitsPerByte
     """Bits per byte that a unigram model of the same tokens reaches on the same text."""
     split_mode: Literal["document", "window"]
@@ -75,6 +77,12 @@ class BaseEvidence(Evidence):
     2023)."""
     extractable_heldout: Score
     """The same of held-out spans: the floor that ordinary prediction reaches."""
+
+    @property
+    def bpb_text(self) -> str:
+        """Bits per byte with the standard error where it is known: `1.498 +- 0.012`."""
+        error = "" if self.val_bpb_stderr is None else f" +- {self.val_bpb_stderr:.3f}"
+        return f"{self.val_bpb:.3f}{error}"
 
     @model_validator(mode="after")
     def _exposure_is_of_canaries(self) -> "BaseEvidence":

@@ -68,6 +68,8 @@ def test_the_manifest_lists_every_output_with_its_digest(undisturbed_run: Path) 
         "base/checkpoint/config.json",
         "base/checkpoint/metadata.json",
         "base/checkpoint/model.safetensors",
+        "base/curves.csv",
+        "base/curves.png",
         "base/holdout.json",
         "base/memorization_report.json",
         "base/report.md",
@@ -87,6 +89,7 @@ def test_the_manifest_lists_every_output_with_its_digest(undisturbed_run: Path) 
 def test_nothing_but_the_outputs_is_left_in_its_folder(undisturbed_run: Path) -> None:
     names = {path.name for path in (undisturbed_run / "base").iterdir()}
     reports = {"holdout.json", "memorization_report.json", "report.md", "train_report.json"}
+    reports |= {"curves.csv", "curves.png"}
     texts = {"canary_probe.txt", "sample.txt", "samples.jsonl"}
     assert names == {"best_checkpoint", "checkpoint"} | reports | texts
 
@@ -106,7 +109,7 @@ def test_the_report_tells_how_the_text_was_split(undisturbed_run: Path, report: 
     assert data["num_extra_documents"] == sum(entry["repeats"] * entry["num"] for entry in by_repeats)
     assert len(data["val_labels"]) == len(data["val_documents"]) == data["num_val_documents"]
     markdown = (undisturbed_run / "base/report.md").read_text()
-    assert f"{report['val_bpb']:.3f} bits per byte" in markdown
+    assert f"{report['val_bpb']:.3f} +- {report['val_bpb_stderr']:.3f} bits per byte" in markdown
     assert f"{report['unigram_bpb']:.3f}" in markdown
 
 

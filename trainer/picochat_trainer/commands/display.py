@@ -89,7 +89,7 @@ def print_run(run_dir: Path, stages: Collection[StageName]) -> None:
             console.print(text(path.read_text(encoding="utf-8")[:SAMPLE_CHARACTERS]))
     if base is not None:
         console.print(
-            f"base validation: {base.val_bpb:.3f} bits per byte; a unigram model of the same tokens reaches "
+            f"base validation: {base.bpb_text} bits per byte; a unigram model of the same tokens reaches "
             f"{base.unigram_bpb:.3f}",
             highlight=False,
         )

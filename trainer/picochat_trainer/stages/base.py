@@ -1,7 +1,7 @@
 """Base pretraining: a GPT from nothing on the token store, with whole documents held out.
 
 Writes base/{checkpoint,best_checkpoint}/, train_report.json (evidence for the gate), memorization_report.json,
-holdout.json, report.md, sample.txt, samples.jsonl and canary_probe.txt.
+holdout.json, report.md, curves.csv, curves.png, sample.txt, samples.jsonl and canary_probe.txt.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from typing import Any
 from picochat_contract import layout
 from picochat_contract.configs import BaseConfig
 from picochat_contract.errors import Code, ContractError
+from picochat_contract.learning_rates import rows_per_step
 from picochat_contract.stages import StageName
 
 from picochat_trainer.atomic import PREVIOUS, file_sha256, write_json, write_text
@@ -34,12 +35,21 @@ from picochat_trainer.training.checkpoint import (
     losses_of,
     save_weights,
 )
-from picochat_trainer.training.diagnosis import loss_diagnostics, loss_table, throughput_text
+from picochat_trainer.training.curves import write_curves
+from picochat_trainer.training.diagnosis import (
+    curve_lines,
+    loss_diagnostics,
+    loss_table,
+    optimization,
+    training_lines,
+    with_error,
+)
 from picochat_trainer.training.fingerprint import training_fingerprint
 from picochat_trainer.training.hardware import describe
 from picochat_trainer.training.loop import Outcome, train
 from picochat_trainer.training.pretraining_data import PretrainingData, read_pretraining_data, split_for
 from picochat_trainer.training.resume import Training
+from picochat_trainer.training.validation import MAX_VAL_TOKENS, tokens_in_training
 
 LAST = f"{layout.BASE_DIR}/checkpoint"
 RESUME = f"{layout.BASE_DIR}/{layout.RESUME_CHECKPOINT}"
@@ -55,21 +65,29 @@ def run(context: StageContext, config: BaseConfig) -> dict[str, float]:
     model = GPT(config.model, tokenizer.vocab_size)
     model.init_weights(config.seed)
     model.to(context.device)
+    if config.document_mask:
+        model.document_token = tokenizer.bos_id
+    step_tokens = rows_per_step(config, context.world_size) * config.model.sequence_len
     outcome = train(
         context,
         Training(
             model=model,
             batches=data.batches,
-            validator=_validator(config, data, tokenizer, context.rank, context.world_size),
+            validator=_validator(
+                config,
+                data,
+                tokenizer,
+                rank=context.rank,
+                world_size=context.world_size,
+                max_tokens=tokens_in_training(config, step_tokens),
+            ),
             config=config,
             fingerprint=_fingerprint(context, config, data, tokenizer),
             best=layout.BASE_BEST,
             resume=RESUME,
         ),
     )
-    weights = Weights(
-        config=config.model, vocab_size=model.vocab_size, tensors=distributed.full_tensors(model)
-    )
+    weights = Weights(config=config.model, vocab_size=model.vocab_size, tensors=outcome.weights)
     distributed.finish()
     if not context.is_main:
         return {}
@@ -115,7 +133,13 @@ def _read_data(
 
 
 def _validator(
-    config: BaseConfig, data: PretrainingData, tokenizer: Tokenizer, rank: int = 0, world_size: int = 1
+    config: BaseConfig,
+    data: PretrainingData,
+    tokenizer: Tokenizer,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    max_tokens: int = MAX_VAL_TOKENS,
 ) -> BpbValidator:
     return BpbValidator(
         data.val,
@@ -124,6 +148,8 @@ def _validator(
         batch_rows=config.device_batch_size,
         rank=rank,
         world_size=world_size,
+        document_starts=data.val_document_starts,
+        max_tokens=max_tokens,
     )
 
 
@@ -149,6 +175,8 @@ def _report(
     model = GPT(config.model, tokenizer.vocab_size)
     model.load_state_dict(load_weights(best_dir)[2])
     model.to(context.device).eval()
+    if config.document_mask:
+        model.document_token = tokenizer.bos_id
     validator = _validator(config, data, tokenizer)
     final = validator(model)
     unigram_bpb = validator.unigram_bpb(data.train)
@@ -161,6 +189,7 @@ def _report(
     evidence: dict[str, Any] = {
         "subject": subject,
         "val_bpb": final.bpb,
+        "val_bpb_stderr": final.bpb_stderr,
         "unigram_bpb": unigram_bpb,
         "split_mode": data.split.mode,
         "val_tokens": validator.num_targets,
@@ -172,6 +201,8 @@ def _report(
     report = {
         **evidence,
         "val_loss": final.loss,
+        "val_loss_stderr": final.loss_stderr,
+        "val_stderr_over": validator.clusters,
         "best_step": state.best_step,
         "num_steps": state.step,
         "stop_reason": state.stop_reason,
@@ -179,6 +210,7 @@ def _report(
         "coverage": {"epochs": state.tokens_seen / len(data.train)},
         "loss_diagnostics": loss_diagnostics(state.losses),
         "losses": [point.model_dump(exclude_none=True) for point in state.losses],
+        "optimization": optimization(config, context.world_size),
         "throughput": {**outcome.throughput, "device": describe(context.device)},
         "memorization": memorization.summary,
         "sample": {"prompt": prompt, "text": sample},
@@ -188,6 +220,11 @@ def _report(
     write_json(context.output(layout.HOLDOUT), data.holdout())
     write_json(context.output(layout.MEMORIZATION_REPORT), memorization.report)
     write_text(context.output(f"{layout.BASE_DIR}/report.md"), _markdown(report, state.losses))
+    write_curves(
+        state.losses,
+        context.output(f"{layout.BASE_DIR}/{layout.CURVES}"),
+        context.output(f"{layout.BASE_DIR}/{layout.CURVES_PNG}"),
+    )
     write_text(
         context.output(f"{layout.BASE_DIR}/canary_probe.txt"),
         canary_text(memorization.canaries, memorization.num_candidates),
@@ -231,8 +268,9 @@ def _markdown(report: dict[str, Any], losses: Sequence[LossPoint]) -> str:
     lines = [
         "# Base pretraining",
         "",
-        f"- Validation: **{report['val_bpb']:.3f} bits per byte** ({ratio:.0f} % of the unigram baseline "
-        f"{report['unigram_bpb']:.3f}), best checkpoint at step {report['best_step']} of {report['num_steps']}, stopped "
+        f"- Validation: **{with_error(report['val_bpb'], report['val_bpb_stderr'])} bits per byte** (standard error over "
+        f"{report['val_stderr_over']}, {report['val_tokens']:,} tokens), {ratio:.0f} % of the unigram baseline "
+        f"{report['unigram_bpb']:.3f}; best checkpoint at step {report['best_step']} of {report['num_steps']}, stopped "
         f"by {report['stop_reason']}.",
         f"- Model: {report['num_parameters']:,} parameters; {report['tokens_seen']:,} tokens seen, "
         f"{report['coverage']['epochs']:.1f} epochs.",
@@ -242,10 +280,11 @@ def _markdown(report: dict[str, Any], losses: Sequence[LossPoint]) -> str:
         *([f"- Note: {data['split_note']}."] if data["split_note"] else []),
         f"- Loss curves: {diagnosis['status']} - {diagnosis['message']}.",
         f"- Canaries: {report['canary_hits']} of {report['canary_count']} that were inserted once came out.",
-        f"- Steps with NaN or Infinity: {report['num_nonfinite_steps']}.",
-        f"- {throughput_text(report['throughput'])}",
+        *training_lines(report),
         "",
         "## Losses",
+        "",
+        *curve_lines(),
         "",
         *loss_table(losses),
         "",

@@ -67,7 +67,14 @@ def summarise(
         "tokenizer": tokenizer,
         "base": {
             **_picked(
-                base, "val_bpb", "unigram_bpb", "val_tokens", "num_parameters", "tokens_seen", "stop_reason"
+                base,
+                "val_bpb",
+                "val_bpb_stderr",
+                "unigram_bpb",
+                "val_tokens",
+                "num_parameters",
+                "tokens_seen",
+                "stop_reason",
             ),
             "final_losses": _last_losses(base),
             "loss_diagnostics": base.get("loss_diagnostics"),
@@ -123,6 +130,7 @@ def _numbers(summary: Mapping[str, Any]) -> list[str]:
         "parameters": base.get("num_parameters"),
         "training tokens seen": base.get("tokens_seen"),
         "base validation, bits per byte": base.get("val_bpb"),
+        "its standard error": base.get("val_bpb_stderr"),
         "unigram baseline, bits per byte": base.get("unigram_bpb"),
         "base over unigram": _ratio(base.get("val_bpb"), base.get("unigram_bpb")),
         "SFT rows trained on": sft.get("num_train_rows"),

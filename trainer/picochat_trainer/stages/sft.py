@@ -1,7 +1,7 @@
 """Supervised fine-tuning: teaches the base model the chat format and the answers of the chat rows.
 
 Writes sft/checkpoint/ (the weights with the best validation loss: these are evaluated, gated and served),
-sft_report.json (evidence for the gate), report.md and sample.txt.
+sft_report.json (evidence for the gate), report.md, curves.csv, curves.png and sample.txt.
 """
 
 from collections import Counter
@@ -23,7 +23,15 @@ from picochat_trainer.training import distributed
 from picochat_trainer.training.chat import ChatSplit, Example, families, prepare_chat
 from picochat_trainer.training.chat_reader import ChatReader, ChatValidator
 from picochat_trainer.training.checkpoint import LossPoint, load_weights, open_checkpoint
-from picochat_trainer.training.diagnosis import loss_diagnostics, loss_table, throughput_text
+from picochat_trainer.training.curves import write_curves
+from picochat_trainer.training.diagnosis import (
+    curve_lines,
+    loss_diagnostics,
+    loss_table,
+    optimization,
+    training_lines,
+    with_error,
+)
 from picochat_trainer.training.fingerprint import training_fingerprint
 from picochat_trainer.training.hardware import describe
 from picochat_trainer.training.loop import Outcome, train
@@ -143,6 +151,7 @@ def _report(
         "num_val_rows": len(split.val),
         "num_nonfinite_steps": state.num_nonfinite_steps,
         "val_loss": best.val_loss,
+        "val_loss_stderr": best.val_loss_stderr,
         "best_step": state.best_step,
         "num_steps": state.step,
         "tokens_seen": state.tokens_seen,
@@ -151,12 +160,18 @@ def _report(
         "coverage": {"epochs": _epochs(context, config, split, state.step)},
         "loss_diagnostics": loss_diagnostics(state.losses),
         "losses": [point.model_dump(exclude_none=True) for point in state.losses],
+        "optimization": optimization(config, context.world_size),
         "throughput": {**outcome.throughput, "device": describe(context.device)},
         "sample": {"prompt": prompt, "text": sample},
         "config": config.model_dump(mode="json"),
     }
     write_json(context.output(layout.SFT_REPORT), report)
     write_text(context.output(f"{layout.SFT_DIR}/report.md"), _markdown(report, state.losses))
+    write_curves(
+        state.losses,
+        context.output(f"{layout.SFT_DIR}/{layout.CURVES}"),
+        context.output(f"{layout.SFT_DIR}/{layout.CURVES_PNG}"),
+    )
     assert best.val_loss is not None
     return {"val_loss": best.val_loss, "steps": state.step, "num_train_rows": len(split.train)}
 
@@ -210,17 +225,18 @@ def _markdown(report: dict[str, Any], losses: Sequence[LossPoint]) -> str:
     lines = [
         "# Chat SFT",
         "",
-        f"- Validation loss **{report['val_loss']:.3f}** at step {report['best_step']} of {report['num_steps']} "
+        f"- Validation loss **{with_error(report['val_loss'], report['val_loss_stderr'])}** at step {report['best_step']} of {report['num_steps']} "
         f"(these weights are `sft/checkpoint`), stopped by {report['stop_reason']}.",
         f"- {report['num_train_rows']} training rows, {report['num_val_rows']} held out by {data['split_method']} "
         f"({data['num_groups']} groups); {len(data['skipped_long'])} rows were too long.",
         f"- {data['supervised_tokens']:,} answer tokens are learned, {data['masked_prompt_tokens']:,} prompt tokens "
         f"are masked; {report['coverage']['epochs']:.1f} epochs.",
         f"- Loss curves: {diagnosis['status']} - {diagnosis['message']}.",
-        f"- Steps with NaN or Infinity: {report['num_nonfinite_steps']}.",
-        f"- {throughput_text(report['throughput'])}",
+        *training_lines(report),
         "",
         "## Losses",
+        "",
+        *curve_lines(),
         "",
         *loss_table(losses),
         "",

@@ -19,7 +19,7 @@ from picochat_trainer.model.gpt import IGNORE_INDEX
 from picochat_trainer.training import distributed
 from picochat_trainer.training.chat import Example
 from picochat_trainer.training.reader import StepBatch
-from picochat_trainer.training.validation import Validation
+from picochat_trainer.training.validation import Validation, ratio
 
 Sampling = Literal["uniform", "category_sqrt", "category_balanced"]
 
@@ -115,7 +115,7 @@ class ChatReader:
 
 
 class ChatValidator:
-    """Mean loss over the answer tokens of the held-out rows; each rank takes its share.
+    """Mean loss over the answer tokens of the held-out rows, its standard error over rows; each rank takes its share.
 
     All ranks make equally many forward passes, in which a sharded model gathers its weights from all.
     """
@@ -133,23 +133,25 @@ class ChatValidator:
         widths = batch_widths([example.num_inputs for example in examples], sequence_len)
         by_length = sorted(examples, key=lambda example: (example.num_inputs, example.line))
         starts = range(0, len(by_length), batch_rows)
-        batches = [padded_batch(by_length[i : i + batch_rows], widths, pad_id) for i in starts]
+        batches = [(i, *padded_batch(by_length[i : i + batch_rows], widths, pad_id)) for i in starts]
+        self._num_rows = len(by_length)
         self._batches = batches[rank::world_size]
         if len(self._batches) < len(batches[::world_size]):
-            tokens_BT, targets_BT = batches[0]
-            self._batches.append((tokens_BT, torch.full_like(targets_BT, IGNORE_INDEX)))
+            first, tokens_BT, targets_BT = batches[0]
+            self._batches.append((first, tokens_BT, torch.full_like(targets_BT, IGNORE_INDEX)))
 
+    @torch.no_grad()
     def __call__(self, model: GPT) -> Validation:
         device = next(model.parameters()).device
-        nats = torch.zeros((), dtype=torch.float64)
-        num_targets = 0
-        with torch.no_grad():
-            for tokens_BT, targets_BT in self._batches:
-                losses_BT = model.token_losses(tokens_BT.to(device), targets_BT.to(device))
-                nats += losses_BT.double().sum().cpu()
-                num_targets += int((targets_BT != IGNORE_INDEX).sum())
-        total = distributed.sum_over_ranks([float(nats), num_targets], str(device))
-        return Validation(loss=total[0] / total[1])
+        nats, counts = np.zeros(self._num_rows), np.zeros(self._num_rows)
+        for first, tokens_BT, targets_BT in self._batches:
+            losses_BT = model.token_losses(tokens_BT.to(device), targets_BT.to(device))
+            rows = slice(first, first + len(tokens_BT))
+            nats[rows] += losses_BT.double().sum(dim=1).cpu().numpy()
+            counts[rows] += (targets_BT != IGNORE_INDEX).sum(dim=1).numpy()
+        sums = distributed.sum_over_ranks([*nats.tolist(), *counts.tolist()], str(device))
+        loss, stderr = ratio(*np.array(sums).reshape(2, self._num_rows))
+        return Validation(loss=loss, loss_stderr=stderr)
 
 
 def padded_batch(examples: Sequence[Example], widths: Sequence[int], pad_id: int) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,21 @@
-"""What the loss curves say, in one word and one sentence; and the curves as a table."""
+"""What a report says of a training in words: its curves, its settings, its speed."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from picochat_contract import layout
+from picochat_contract.configs import BaseConfig, OptimConfig
+from picochat_contract.learning_rates import (
+    effective_learning_rate,
+    effective_weight_decay,
+    rows_per_step,
+)
+
 from picochat_trainer.training.checkpoint import LossPoint
 
-# Nats. A gap of 1.0 means that training tokens are e times as likely as held-out ones.
-GAP = 1.0
-REGRESSION = 0.25
-_MAX_ROWS = 40  # of a table in a report
+GAP = 1.0  # nats between validation and training loss that smell of memorization
+REGRESSION = 0.25  # nats that validation got worse since its best
+_MAX_ROWS = 40
 
 
 def loss_diagnostics(losses: Sequence[LossPoint]) -> dict[str, Any]:
@@ -34,6 +41,25 @@ def loss_diagnostics(losses: Sequence[LossPoint]) -> dict[str, Any]:
     }
 
 
+def optimization(config: OptimConfig, num_ranks: int) -> dict[str, Any]:
+    """`optimization` of a report: what the optimizer was really given, and where it comes from."""
+    is_base = isinstance(config, BaseConfig)
+    return {
+        "optimizer": config.optimizer if isinstance(config, BaseConfig) else "adamw",
+        "learning_rate": effective_learning_rate(config, num_ranks),
+        "learning_rate_source": _rate_source(config, is_base),
+        "weight_decay": effective_weight_decay(config, num_ranks),
+        "weight_decay_source": "given"
+        if config.weight_decay is not None
+        else ("derived (arXiv 2505.13738)" if is_base else "default of SFT"),
+        "lr_decay": config.lr_decay,
+        "warmup_steps": config.warmup_steps,
+        "rows_per_step": rows_per_step(config, num_ranks),
+        "grad_clip": config.grad_clip or None,
+        "ema_decay": config.ema_decay or None,
+    }
+
+
 def loss_table(losses: Sequence[LossPoint]) -> list[str]:
     """Markdown rows of the points with a validation."""
     rows = [p for p in losses if p.val_loss is not None]
@@ -41,21 +67,72 @@ def loss_table(losses: Sequence[LossPoint]) -> list[str]:
     kept = [p for i, p in enumerate(rows) if i % every == 0 or p is rows[-1]]
     lines = ["| step | train loss | val loss | val BPB | learning rate |", "|---:|---:|---:|---:|---:|"]
     for p in kept:
-        cells = [_number(p.train_loss), _number(p.val_loss), _number(p.val_bpb), _number(p.learning_rate, 6)]
+        validated = (with_error(p.val_loss, p.val_loss_stderr), with_error(p.val_bpb, p.val_bpb_stderr))
+        cells = [_number(p.train_loss), *validated, _number(p.learning_rate, 6)]
         lines.append(f"| {p.step} | {' | '.join(cells)} |")
     return lines
 
 
+def with_error(value: float | None, stderr: float | None) -> str:
+    """A measure and its standard error; the measure alone where none is known."""
+    return _number(value) if stderr is None else f"{_number(value)} +- {stderr:.3f}"
+
+
+def training_lines(report: dict[str, Any]) -> list[str]:
+    """What both training stages tell of how they trained."""
+    found, throughput = report["optimization"], report["throughput"]
+    mean = f", mean of the weights with decay {found['ema_decay']:g}" if found["ema_decay"] else ""
+    return [
+        f"- {found['optimizer']} at learning rate {found['learning_rate']:.3g} ({found['learning_rate_source']}), "
+        f"{found['lr_decay']} decay, weight decay {found['weight_decay']:.3g} ({found['weight_decay_source']}), "
+        f"{found['rows_per_step']} rows per step{mean}.",
+        f"- Steps with NaN or Infinity: {report['num_nonfinite_steps']}.",
+        f"- {throughput_text(throughput)}",
+        f"- {_cost_text(throughput)}",
+        f"- Curves: [{layout.CURVES}]({layout.CURVES}), drawn below.",
+    ]
+
+
+def curve_lines() -> list[str]:
+    """The curves as a picture that lies beside the report."""
+    return [f"![loss, learning rate and gradient norm by step]({layout.CURVES_PNG})"]
+
+
 def throughput_text(throughput: dict[str, Any]) -> str:
-    """One sentence for a report."""
+    """Speed of the steps, in one sentence."""
     speed = throughput["tokens_per_second"]
-    shown = f"{speed:,.0f} tokens/s" if speed else "no step was done in this process"
     how = f"{throughput['precision']}, {'compiled' if throughput['compiled'] else 'eager'}"
+    where = f"on {throughput['num_ranks']} x {throughput['device']} ({how})"
+    if not speed:
+        return f"No step was done in this process, {where}."
     return (
-        f"{shown} on {throughput['device']} ({how}); {throughput['train_seconds']:.1f} s of steps, "
-        f"{throughput['compile_seconds']:.1f} s of compiling, {throughput['validate_seconds']:.1f} s of validation, "
-        f"{throughput['checkpoint_seconds']:.1f} s of checkpoints."
+        f"{speed:,.0f} tokens/s {where}, {throughput['tokens_per_second_with_pauses']:,.0f} with validation and "
+        f"checkpoints; {throughput['gflops_per_second']:,.0f} GFLOP/s, an MFU of {throughput['mfu']:.1%} of "
+        f"{throughput['peak']['flops_per_second'] / 1e9:,.0f} GFLOP/s per rank ({throughput['peak']['source']})."
     )
+
+
+def _cost_text(throughput: dict[str, Any]) -> str:
+    first, energy = throughput["first_step_seconds"], throughput["energy_joules"]
+    begun = "" if first is None else f"First step {first:.1f} s after the process began; "
+    spent = f"{energy:,.0f} J of all its GPUs" if energy is not None else throughput["energy_note"]
+    waited = (
+        ""
+        if throughput["data_wait_share"] is None
+        else f" ({throughput['data_wait_share']:.1%} waiting for data)"
+    )
+    return (
+        f"{begun}{throughput['train_seconds']:.1f} s of steps{waited}, "
+        f"{throughput['compile_seconds']:.1f} s of compiling, {throughput['validate_seconds']:.1f} s of validation, "
+        f"{throughput['checkpoint_seconds']:.1f} s of waiting for checkpoints; memory peak "
+        f"{throughput['memory_peak_bytes'] / 2**20:,.0f} MiB; {spent}."
+    )
+
+
+def _rate_source(config: OptimConfig, is_base: bool) -> str:
+    if config.learning_rate is None:
+        return "derived by Step Law, arXiv 2503.04715" if is_base else "default of SFT"
+    return "given x sqrt(rows per step / 8)" if config.auto_lr_scaling else "given"
 
 
 def _judge(gap: float, regression: float, best_step: int) -> tuple[str, str]:

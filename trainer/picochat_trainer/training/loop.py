@@ -68,6 +68,8 @@ class Trainer:
         self.config = training.config
         self.model = training.model
         self.dtype = autocast_dtype(self.config.precision, context.device)
+        self.model.gradient_checkpointing = self.config.gradient_checkpointing
+        self.model.loss_chunk_tokens = self.config.loss_chunk_tokens
         with autocast(context.device, self.dtype):
             choose_backend(self.model, self.config.attn_backend, context.device)
         distributed.shard(self.model, context.device, context.strategy, dtype=self.dtype)

@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 
 from picochat_trainer.model import GPT
+from picochat_trainer.training import distributed
 from picochat_trainer.training.energy import EnergyMeter
 from picochat_trainer.training.machine import matmul_rate, memory_peak, peak_flops
 
@@ -87,10 +88,10 @@ class Meter:
         return tokens / max(seconds, 1e-9)
 
     def report(self) -> dict[str, Any]:
-        """`throughput` of a report; all of this process, so of a resumed training only its last part."""
+        """`throughput` of a report; all of this process, so of a resumed training only its last part. Collective."""
         clock, worked = self.clock, self.clock.train > 0 and self._tokens > 0
         with_pauses = clock.train + clock.validate + clock.checkpoint
-        energy, energy_note = self._energy.joules()
+        energy, energy_note = self._joules()
         return {
             "tokens": self._tokens,
             "tokens_per_second": self._tokens / clock.train if worked else None,
@@ -112,6 +113,12 @@ class Meter:
             "precision": "bf16" if self._dtype is torch.bfloat16 else "float32",
             "num_ranks": self._num_ranks,
         }
+
+    def _joules(self) -> tuple[float | None, str | None]:
+        """Of all ranks together; all of them call this."""
+        own, note = self._energy.joules()
+        total, missing = distributed.sum_over_ranks([own or 0.0, float(own is None)], self._device)
+        return (None, note or "another rank has no energy counter") if missing else (total, None)
 
     def _utilisation(self) -> dict[str, Any]:
         listed = peak_flops(self._device, self._dtype)
