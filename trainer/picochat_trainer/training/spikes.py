@@ -61,7 +61,6 @@ class SpikeGuard:
         *,
         saved: Mapping[str, Tensor],
         ema: Ema | None = None,
-        world_size: int | None = None,
     ) -> None:
         self._model = model
         self._optimizer = optimizer
