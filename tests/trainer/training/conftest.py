@@ -88,7 +88,7 @@ def start_stage() -> StartStage:
     return start_base_stage
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def finish_stage() -> Callable[..., int]:
     """Run a base stage process to its end and return its exit code."""
 
@@ -111,14 +111,19 @@ def tiny_base_config(**changes: Any) -> BaseConfig:
 
 
 def start_base_stage(
-    run_dir: Path, nproc: int = 1, inputs: dict[str, str] | None = None, **changes: Any
+    run_dir: Path,
+    nproc: int = 1,
+    inputs: dict[str, str] | None = None,
+    strategy: str = "ddp",
+    **changes: Any,
 ) -> subprocess.Popen[bytes]:
     """Start a base stage process by the protocol of docs/protocol.md."""
+    resources = {"device": "cpu", "nproc_per_node": nproc, "num_threads": 1, "distributed_strategy": strategy}
     job = StageJob.model_validate(
         {
             "stage": StageName.BASE,
             "config": tiny_base_config(**changes).model_dump(mode="json"),
-            "resources": {"device": "cpu", "nproc_per_node": nproc, "num_threads": 1},
+            "resources": resources,
             "inputs": inputs or {},
         }
     )

@@ -1,0 +1,105 @@
+"""DDP and FSDP2 by themselves, two ranks on gloo, against one process with all rows.
+
+Losses, norms and weights differ by rounding only: sums over ranks add up in another order.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from picochat_trainer.training import distributed
+from support.rank_steps import LIMIT, ROWS, STEPS, batch, model_of
+
+TESTS = Path(__file__).parents[2]
+TOLERANCE = 1e-5  # nats
+BF16_TOLERANCE = 2e-3  # the weights of norms are gathered in bf16, which autocast does not do
+
+
+def spawn(out: Path, *options: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "support.rank_steps", str(out), *options]
+    environment = os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return spawn(tmp_path_factory.mktemp("ranks") / "found.json")
+
+
+def assert_equal(one: dict[str, Any], other: dict[str, Any], tolerance: float = TOLERANCE) -> None:
+    for name in ("losses", "val"):
+        assert len(other[name]) == STEPS
+        assert other[name] == pytest.approx(one[name], abs=tolerance)
+    assert other["norms"] == pytest.approx(one["norms"], rel=20 * tolerance)
+    assert other["weights"].keys() == one["weights"].keys()
+    assert other["weights"] == pytest.approx(one["weights"], rel=100 * tolerance)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_that_accumulate_learn_what_one_process_learns(
+    found: dict[str, Any], strategy: str
+) -> None:
+    assert min(found["one"]["norms"]) > LIMIT  # gradients were clipped
+    assert_equal(found["one"], found[strategy])
+
+
+def test_fsdp_shares_all_parameters_out(found: dict[str, Any]) -> None:
+    model = model_of()
+    assert found["fsdp"]["sharded"] and not found["ddp"]["sharded"]
+    # One row of the embedding has no half: the first rank holds it.
+    assert found["fsdp"]["local"] == (model.num_parameters() + model.config.n_embd) / 2
+    assert found["fsdp"]["weights"].keys() == model.state_dict().keys()
+
+
+def test_fsdp_gathers_an_untied_head_too(found: dict[str, Any]) -> None:
+    assert_equal(*found["untied"])
+
+
+def test_fsdp_that_gathers_in_bf16_learns_what_ddp_with_autocast_learns(found: dict[str, Any]) -> None:
+    assert_equal(*found["bf16"], tolerance=BF16_TOLERANCE)
+
+
+def test_weights_that_differ_are_named_and_ddp_evens_them_out(found: dict[str, Any]) -> None:
+    assert (
+        "the weights of rank 1 differ from those of rank 0 at model.embed_tokens.weight" in found["unequal"]
+    )
+    assert found["mended"] == ""
+
+
+def test_any_rank_tells_all_ranks(found: dict[str, Any]) -> None:
+    assert found["any"] == [True, False]
+
+
+@pytest.mark.slow
+def test_compiled_blocks_are_sharded_alike(tmp_path: Path) -> None:
+    found = spawn(tmp_path / "found.json", "--compiled")
+    assert_equal(found["one"], found["compiled"])
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.1, 1e9])
+def test_clip_in_one_process_is_torchs(limit: float) -> None:
+    mine, theirs = model_of(), model_of()
+    for model in (mine, theirs):
+        tokens = batch(0)[:ROWS]
+        model.loss(tokens[:, :-1], tokens[:, 1:]).backward()
+    expected = torch.nn.utils.clip_grad_norm_(theirs.parameters(), limit or float("inf"))
+    assert torch.equal(distributed.clip(mine, limit), expected)
+    for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert torch.equal(one.grad, other.grad)
+
+
+def test_one_process_shards_and_wraps_nothing() -> None:
+    model = model_of()
+    distributed.shard(model, "cpu", "fsdp")
+    assert distributed.wrap(model, "cpu", "fsdp") is model
+    assert distributed.full_tensors(model).keys() == model.state_dict().keys()
