@@ -48,6 +48,7 @@ def test_a_rate_is_recommended_and_no_weights_are_kept(
     assert len(report["points"]) == 12
     assert (report["optimizer"], report["config"]["model"]["n_embd"]) == ("muon", 16)
     assert "| step | learning rate |" in (files / "lr/lr_range.md").read_text()
+    assert (files / "lr/lr_range.png").read_bytes().startswith(b"\x89PNG")
     assert not list((files / "lr").rglob("*.safetensors"))
     out = capsys.readouterr().out
     assert f"recommended learning rate: {report['recommended_learning_rate']:.2g}" in out

@@ -12,6 +12,7 @@ from picochat_trainer.training.lr_range import (
     Found,
     Point,
     Sweep,
+    draw,
     markdown,
     read_curve,
     report,
@@ -121,3 +122,7 @@ def test_the_reports_say_what_was_found_and_why(diverged_at: float | None) -> No
     text = markdown(found, Sweep(), FACTS)
     assert f"learning_rate {found.recommended:.2g}**" in text
     assert ("did not leave" in text) is (diverged_at is None)
+    [axes] = draw(found).axes
+    marked = [line.get_label() for line in axes.get_lines()]
+    assert f"recommended, {found.recommended:.2g}" in marked
+    assert ("left" in marked) is (diverged_at is not None)

@@ -17,7 +17,7 @@ PRINT_EVERY = 10
 
 def lr_range(
     tokenizer: Annotated[Path, typer.Option(help="tokenizer.json.")],
-    out_dir: Annotated[Path, typer.Option(help="Where lr_range.json and lr_range.md go.")],
+    out_dir: Annotated[Path, typer.Option(help="Where lr_range.json, .md and .png go.")],
     corpus: Annotated[
         Path | None, typer.Option(help="UTF-8 text, corpus_manifest.json, or the folder of a built corpus.")
     ] = None,

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from picochat_contract.configs import BaseConfig, Device, Resources
@@ -34,6 +34,9 @@ from picochat_trainer.training.hardware import (
 from picochat_trainer.training.optim import make_optimizer, set_learning_rate
 from picochat_trainer.training.pretraining_data import read_pretraining_data, split_for
 from picochat_trainer.training.reader import BatchSource
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMAT: Final = "picochat-lr-range"
 MARGIN: Final = 10
@@ -98,7 +101,7 @@ def measure(
     out_dir: Path,
     on_point: Callable[[Point], None] = lambda _: None,
 ) -> Found:
-    """Sweep over the training side of the token store in `tokens`; write lr_range.json and lr_range.md."""
+    """Sweep over the training side of the token store in `tokens`; write lr_range.json, lr_range.md and lr_range.png."""
     store, loaded = TokenStore.open(tokens), Tokenizer.load(tokenizer)
     place = resolve_device(device, 0)
     set_threads(Resources(device=device))
@@ -122,6 +125,8 @@ def measure(
     }
     write_json(out_dir / "lr_range.json", report(found, sweep, config, facts))
     write_text(out_dir / "lr_range.md", markdown(found, sweep, facts))
+    # With matplotlib's version in it, equal curves would differ.
+    draw(found).savefig(out_dir / "lr_range.png", format="png", metadata={"Software": None})
     return found
 
 
@@ -253,6 +258,27 @@ def markdown(found: Found, sweep: Sweep, facts: dict[str, Any]) -> str:
             "",
         ]
     )
+
+
+def draw(found: Found) -> "Figure":
+    """The loss over the rate, with the rates that were read from it."""
+    from matplotlib.figure import Figure  # takes half a second, which other commands need not wait for
+
+    figure = Figure(figsize=(8.0, 5.0), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    rates = [point.learning_rate for point in found.points]
+    axes.plot(rates, [point.loss for point in found.points], color="tab:gray", linewidth=0.7, label="loss")
+    axes.plot(rates, [point.smoothed_loss for point in found.points], color="tab:blue", label="smoothed")
+    axes.axvline(found.steepest_at, color="tab:green", linestyle=":", label="falls fastest")
+    if found.diverged_at is not None:
+        axes.axvline(found.diverged_at, color="tab:red", linestyle=":", label="left")
+    axes.axvline(found.recommended, color="black", label=f"recommended, {found.recommended:.2g}")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss, nats per token")
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend()
+    return figure
 
 
 def _demand(holds: bool, option: str, wanted: str, came: float) -> None:
