@@ -10,10 +10,13 @@ VOCAB = 50
 CONFIG = ModelConfig(n_layer=2, n_head=4, n_kv_head=2, n_embd=32, sequence_len=24)
 
 
-@pytest.fixture
-def model() -> GPT:
-    model = GPT(CONFIG, VOCAB)
+@pytest.fixture(params=["rope", "learned"])
+def model(request: pytest.FixtureRequest) -> GPT:
+    model = GPT(CONFIG.model_copy(update={"position_encoding": request.param}), VOCAB)
     model.init_weights(1)
+    with torch.no_grad():  # so that positions weigh as much as tokens
+        for parameter in model.parameters():
+            parameter.mul_(5 if parameter.ndim == 2 else 1)
     return model.eval()
 
 

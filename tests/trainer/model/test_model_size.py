@@ -1,5 +1,6 @@
 """The contract's arithmetic of a model's size is that of the model."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -26,6 +27,18 @@ SHAPES: list[dict[str, Any]] = [
 ]
 
 
+OPTIONS: dict[str, list[Any]] = {
+    "norm_type": ["rmsnorm", "layernorm"],
+    "position_encoding": ["rope", "learned"],
+    "activation": ["swiglu", "gelu", "relu2"],
+    "logit_softcap": [0.0, 15.0],
+    "tie_embeddings": [True, False],
+    "parallel_residual": [True, False],
+    "qk_norm": [True, False],
+    "n_kv_head": [None, 2],
+}
+
+
 def built(config: ModelConfig, vocab: int) -> GPT:
     with torch.device("meta"):  # shapes without memory
         return GPT(config, vocab)
@@ -41,6 +54,31 @@ def test_parameters_and_operations_are_those_of_the_built_model(shape: dict[str,
     body = [p for name, p in model.named_parameters() if "embed_tokens" not in name and "lm_head" not in name]
     assert num_body_parameters(config) == sum(p.numel() for p in body)
     assert num_matrix_parameters(config) == sum(p.numel() for p in body if p.ndim == 2)
+
+
+def test_every_combination_of_options_is_counted_right() -> None:
+    for values in itertools.product(*OPTIONS.values()):
+        shape = dict(zip(OPTIONS, values, strict=True))
+        config = ModelConfig(n_layer=2, n_head=4, n_embd=64, sequence_len=32, **shape)
+        model = built(config, 300)
+        assert num_parameters(config, 300) == model.num_parameters(), shape
+        assert flops_per_token(config, 300) == model.flops_per_token(), shape
+        matrices = (p for name, p in model.named_parameters() if "layers." in name and p.ndim == 2)
+        assert num_matrix_parameters(config) == sum(p.numel() for p in matrices), shape
+
+
+@pytest.mark.parametrize("activation", ["swiglu", "gelu", "relu2"])
+@pytest.mark.parametrize("position_encoding", ["rope", "learned"])
+def test_operations_are_six_per_multiplied_number_and_those_of_attention(
+    activation: str, position_encoding: str
+) -> None:
+    shape = {"activation": activation, "position_encoding": position_encoding, "mlp_hidden": 128}
+    config = ModelConfig.model_validate({"n_layer": 2, "n_head": 4, "n_embd": 64, "sequence_len": 32} | shape)
+    matrices = 2 * (4 * 64 * 64 + (3 if activation == "swiglu" else 2) * 64 * 128) + 300 * 64
+    attention = 12 * 2 * 64 * 32  # 2 layers, width 64, context 32
+    model = built(config, 300)
+    assert model.flops_per_token() == 6 * matrices + attention
+    assert model.flops_per_token_causal() == 6 * matrices + attention // 2
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -158,3 +158,20 @@ def test_checkpointing_is_off_where_there_is_no_gradient() -> None:
     model.gradient_checkpointing = True
     with torch.no_grad():
         assert torch.equal(model.train()(some_tokens()), build()(some_tokens()))
+
+
+def test_bf16_gradients_are_near_those_of_float32() -> None:
+    """0.0091 off. A residual stream in bf16 would make it 0.0109, norms computed in bf16 0.0114. Compiling, which rounds
+    less often, changes no more than the second digit (0.0071 eager, 0.0076 compiled, on a trained model)."""
+    gradients = []
+    for bf16 in (False, True):
+        model = build(n_layer=4, n_embd=64, n_kv_head=2)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(2 if parameter.ndim == 2 else 1)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            loss = model.loss(some_tokens(8, 32), some_tokens(8, 32).roll(-1, 1))
+        loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    exact, rounded = gradients
+    assert (rounded - exact).norm() / exact.norm() < 0.0105

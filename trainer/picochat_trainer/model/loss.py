@@ -2,9 +2,11 @@
 
 In chunks the gradients of states and head are computed in the forward pass, as in Liger's fused linear cross-entropy (Hsu
 et al. 2024, arXiv 2410.10989): nothing of a chunk's logits is kept, and they are computed once. The head's gradient is
-added up in float32. PyTorch 2.13 has `F.linear_cross_entropy` with such chunks, but 2.11 and 2.12 have not; it knows no
-soft-cap, adds the head's gradient up in the format of the logits, and multiplies in float32 on a CPU. This module
-needs neither, and `torch.compile` takes its one function per chunk.
+added up in float32.
+
+PyTorch 2.13 has `F.linear_cross_entropy` with such chunks; 2.11 has not. It knows no soft-cap, adds the head's gradient up
+in the format of its input (under autocast bf16), multiplies in float32 on a CPU, and is one operation that the compiler
+cannot look into. So this module has its own, which is shorter than that call and a fallback for 2.11 would be together.
 
 N tokens, C tokens of a chunk, D model dim, V vocab
 """
