@@ -198,9 +198,9 @@ class Trainer:
         )
         if save or stop:
             self._save_resume()
+            self.checkpointer.wait()  # who asked is told when it is written
             self.context.checkpoint_done()
         if stop:
-            self.checkpointer.wait()
             raise Interrupted
         if late:
             self._validate_if_due()
