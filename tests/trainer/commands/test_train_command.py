@@ -136,6 +136,74 @@ def test_every_option_reaches_the_config(files: Path, monkeypatch: pytest.Monkey
     assert (second.optimizer, second.loss_spike_rollback, second.auto_lr_scaling) == ("adamw", False, False)
 
 
+ENGINE = {  # option, field, value
+    "--norm-type layernorm": ("norm_type", "layernorm"),
+    "--position-encoding learned": ("position_encoding", "learned"),
+    "--activation relu2": ("activation", "relu2"),
+    "--mlp-hidden 40": ("mlp_hidden", 40),
+    "--logit-softcap 15": ("logit_softcap", 15.0),
+}
+LOOP = {
+    "--lr-decay wsd": ("lr_decay", "wsd"),
+    "--decay-fraction 0.3": ("decay_fraction", 0.3),
+    "--ema-decay 0.9": ("ema_decay", 0.9),
+    "--keep-checkpoint-every 2": ("keep_every", 2),
+    "--gradient-checkpointing": ("gradient_checkpointing", True),
+    "--loss-chunk-tokens 64": ("loss_chunk_tokens", 64),
+    "--attn-backend flex": ("attn_backend", "flex"),
+    "--stop-after-steps 3": ("stop_after_steps", 3),
+    "--document-mask": ("document_mask", True),
+}
+
+
+def test_every_option_of_the_engine_reaches_model_and_config(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = recorded_runs(monkeypatch)
+    assert train_base(files, *" ".join([*ENGINE, *LOOP]).split()) == ClientExit.USAGE
+    config = started[0].stages[StageName.BASE]
+    assert isinstance(config, BaseConfig)
+    assert {name: getattr(config.model, name) for name, _ in ENGINE.values()} == dict(ENGINE.values())
+    assert {name: getattr(config, name) for name, _ in LOOP.values()} == dict(LOOP.values())
+    assert config.learning_rate is None  # derived
+
+
+def test_sft_has_the_options_of_the_loop(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = recorded_runs(monkeypatch)
+    shared = {option: value for option, value in LOOP.items() if option != "--document-mask"}
+    assert train_sft(files, *" ".join(shared).split()) == ClientExit.USAGE
+    config = started[0].stages[StageName.SFT]
+    assert {name: getattr(config, name) for name, _ in shared.values()} == dict(shared.values())
+
+
+def test_ranks_and_machines_reach_the_resources(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = recorded_runs(monkeypatch)
+    ranks = [
+        "--nproc-per-node",
+        "4",
+        "--nnodes",
+        "2",
+        "--rdzv-endpoint",
+        "first:29500",
+        "--distributed-strategy",
+        "fsdp",
+    ]
+    assert train_base(files, *ranks) == ClientExit.USAGE
+    resources = started[0].resources
+    assert (resources.num_ranks, resources.distributed_strategy) == (8, "fsdp")
+    assert resources.rdzv_endpoint == "first:29500"
+
+
+def test_tensorboard_files_go_where_they_are_wanted(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = recorded_runs(monkeypatch)
+    train_base(files, "--tensorboard-log-dir", str(files / "board"))
+    train_sft(files, "--tensorboard-log-dir", str(files / "board"))
+    base, sft = started
+    assert base.paths["base/tensorboard"] == sft.paths["sft/tensorboard"] == str(files / "board")
+    for run, stage in ((base, StageName.BASE), (sft, StageName.SFT)):
+        assert run.stages[stage].model_dump()["tensorboard"] is True
+
+
 def test_without_corpus_and_tokens_it_says_what_is_missing(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,6 +218,8 @@ def test_without_corpus_and_tokens_it_says_what_is_missing(
         (["--n-embd", "15"], "invalid_shape"),
         (["--max-steps", "0"], "invalid_value"),
         (["--lr-decay", "exponential"], "usage"),
+        (["--nnodes", "2"], "invalid_value"),  # and nowhere to meet
+        (["--resume-from", "base"], "file_unreadable"),
     ],
 )
 def test_a_wrong_call_is_exit_64(

@@ -2,51 +2,38 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from picochat_contract import layout
 from picochat_contract.config_base import Config
-from picochat_contract.configs import BaseConfig, Device, Precision, Resources, SftConfig
+from picochat_contract.configs import BaseConfig, Resources, SftConfig
 from picochat_contract.exit_codes import ClientExit
 from picochat_contract.spec import validated
 from picochat_contract.stages import StageName
 
+from picochat_trainer.commands import train_options as o
 from picochat_trainer.commands.display import exit_code, explain_failure, live_display, print_stages
 from picochat_trainer.commands.lr_range import lr_range
 from picochat_trainer.commands.token_folder import manifest_of, tokens_for
+from picochat_trainer.commands.train_options import (
+    given,
+    moved_folders,
+    only,
+    optim_values,
+    resources_of,
+    take_up,
+)
 from picochat_trainer.local_run import LocalRun
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.command("lr-range")(lr_range)
 
-# Options that base and SFT share. None leaves the default of the config.
-Tokenizer = Annotated[Path, typer.Option(help="tokenizer.json.")]
-MaxSteps = Annotated[int | None, typer.Option(help="Optimizer steps.")]
-MaxMinutes = Annotated[float | None, typer.Option(help="Stop after this many minutes of training.")]
-BatchSize = Annotated[int | None, typer.Option(help="Rows per process and forward pass.")]
-GradAccumSteps = Annotated[int | None, typer.Option(help="Forward passes per optimizer step.")]
-LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
-AutoLrScaling = Annotated[
-    bool | None, typer.Option(help="Multiply the learning rate by sqrt(rows per step / 8).")
-]
-LrWarmupSteps = Annotated[int | None, typer.Option(help="Steps of linear warm-up.")]
-LrDecay = Annotated[Literal["none", "linear", "cosine"] | None, typer.Option(help="none, linear or cosine.")]
-MinLrRatio = Annotated[float | None, typer.Option(help="Last learning rate as a part of the peak.")]
-WeightDecay = Annotated[float | None, typer.Option(help="On matrices only.")]
-GradClip = Annotated[float | None, typer.Option(help="Largest gradient norm; 0 is off.")]
-ValFraction = Annotated[float | None, typer.Option(help="Part that is held out.")]
-EvalEvery = Annotated[int | None, typer.Option(help="Steps between validations.")]
-CheckpointEvery = Annotated[int | None, typer.Option(help="Steps between resume checkpoints.")]
-LogEvery = Annotated[int | None, typer.Option(help="Steps between logged losses.")]
-Patience = Annotated[int | None, typer.Option(help="Validations without improvement before stopping.")]
-MinDelta = Annotated[float | None, typer.Option(help="Smallest improvement that counts.")]
-PrecisionOption = Annotated[Precision | None, typer.Option(help="auto, float32 or bf16.")]
-Compile = Annotated[Literal["auto", "on", "off"] | None, typer.Option(help="torch.compile.")]
-Seed = Annotated[int | None, typer.Option()]
-SampleTokens = Annotated[int | None, typer.Option(help="Length of the sample.")]
-DeviceOption = Annotated[Device, typer.Option(help="auto, cpu or cuda.")]
-Nproc = Annotated[int, typer.Option(help="torchrun processes, one per GPU.")]
+_MODEL = (
+    "n_layer n_head n_kv_head n_embd mlp_hidden norm_type position_encoding activation logit_softcap dropout tie_embeddings "
+    "qk_norm parallel_residual scaled_residual_init"
+)
+_BASE = "split_mode dataset_mode canary_count optimizer loss_spike_rollback document_mask sample_prompt sample_tokens"
 
 
 @app.callback()
@@ -56,7 +43,7 @@ def train() -> None:
 
 @app.command()
 def base(
-    tokenizer: Tokenizer,
+    tokenizer: o.Tokenizer,
     out_dir: Annotated[Path, typer.Option(help="Where checkpoints and reports go.")],
     corpus: Annotated[
         Path | None, typer.Option(help="UTF-8 text, corpus_manifest.json, or the folder of a built corpus.")
@@ -78,6 +65,19 @@ def base(
     n_head: Annotated[int | None, typer.Option()] = None,
     n_kv_head: Annotated[int | None, typer.Option()] = None,
     n_embd: Annotated[int | None, typer.Option()] = None,
+    mlp_hidden: Annotated[int | None, typer.Option(help="Hidden width of the MLP.")] = None,
+    norm_type: Annotated[
+        Literal["rmsnorm", "layernorm"] | None, typer.Option(help="rmsnorm or layernorm.")
+    ] = None,
+    position_encoding: Annotated[
+        Literal["rope", "learned"] | None, typer.Option(help="rope, or a learned table as in GPT-2.")
+    ] = None,
+    activation: Annotated[
+        Literal["swiglu", "gelu", "relu2"] | None, typer.Option(help="Of the MLP: swiglu, gelu or relu2.")
+    ] = None,
+    logit_softcap: Annotated[
+        float | None, typer.Option(help="Logits become cap x tanh(logits / cap); 0 is off.")
+    ] = None,
     dropout: Annotated[float | None, typer.Option()] = None,
     tie_embeddings: Annotated[bool | None, typer.Option()] = None,
     qk_norm: Annotated[bool | None, typer.Option()] = None,
@@ -88,61 +88,55 @@ def base(
         Literal["adamw", "muon"] | None,
         typer.Option(help="muon takes the matrices of the blocks, AdamW the rest."),
     ] = None,
-    attn_backend: Annotated[
-        Literal["auto", "flash", "efficient", "math", "cudnn"] | None,
-        typer.Option(help="Kernel of attention; auto takes the fastest."),
-    ] = None,
+    attn_backend: o.AttnBackend = None,
     loss_spike_rollback: Annotated[
-        bool | None, typer.Option(help="Go back to the last good weights where the loss jumps; one process.")
+        bool | None, typer.Option(help="Go back to the last good weights where the loss jumps.")
+    ] = None,
+    document_mask: Annotated[
+        bool | None, typer.Option(help="Attention does not look over the beginning of a document.")
     ] = None,
     sample_prompt: Annotated[str | None, typer.Option()] = None,
-    sample_tokens: SampleTokens = None,
-    max_steps: MaxSteps = None,
-    max_minutes: MaxMinutes = None,
-    batch_size: BatchSize = None,
-    grad_accum_steps: GradAccumSteps = None,
-    learning_rate: LearningRate = None,
-    auto_lr_scaling: AutoLrScaling = None,
-    lr_warmup_steps: LrWarmupSteps = None,
-    lr_decay: LrDecay = None,
-    min_lr_ratio: MinLrRatio = None,
-    weight_decay: WeightDecay = None,
-    grad_clip: GradClip = None,
-    val_fraction: ValFraction = None,
-    eval_every: EvalEvery = None,
-    checkpoint_every: CheckpointEvery = None,
-    log_every: LogEvery = None,
-    early_stop_patience: Patience = None,
-    early_stop_min_delta: MinDelta = None,
-    precision: PrecisionOption = None,
-    compile: Compile = None,
-    seed: Seed = None,
-    device: DeviceOption = "auto",
-    nproc_per_node: Nproc = 1,
+    sample_tokens: o.SampleTokens = None,
+    max_steps: o.MaxSteps = None,
+    max_minutes: o.MaxMinutes = None,
+    batch_size: o.BatchSize = None,
+    grad_accum_steps: o.GradAccumSteps = None,
+    learning_rate: o.LearningRate = None,
+    auto_lr_scaling: o.AutoLrScaling = None,
+    lr_warmup_steps: o.LrWarmupSteps = None,
+    lr_decay: o.LrDecayOption = None,
+    decay_fraction: o.DecayFraction = None,
+    min_lr_ratio: o.MinLrRatio = None,
+    weight_decay: o.WeightDecay = None,
+    grad_clip: o.GradClip = None,
+    ema_decay: o.EmaDecay = None,
+    val_fraction: o.ValFraction = None,
+    eval_every: o.EvalEvery = None,
+    checkpoint_every: o.CheckpointEvery = None,
+    keep_checkpoint_every: o.KeepCheckpointEvery = None,
+    log_every: o.LogEvery = None,
+    early_stop_patience: o.Patience = None,
+    early_stop_min_delta: o.MinDelta = None,
+    precision: o.PrecisionOption = None,
+    compile: o.Compile = None,
+    gradient_checkpointing: o.GradientCheckpointing = None,
+    loss_chunk_tokens: o.LossChunkTokens = None,
+    tensorboard_log_dir: o.TensorboardLogDir = None,
+    stop_after_steps: o.StopAfterSteps = None,
+    resume_from: o.ResumeFrom = None,
+    seed: o.Seed = None,
+    device: o.DeviceOption = "auto",
+    nproc_per_node: o.Nproc = 1,
+    nnodes: o.Nnodes = 1,
+    rdzv_endpoint: o.RdzvEndpoint = None,
+    distributed_strategy: o.Strategy = "ddp",
 ) -> int:
     """Pretrain a GPT from nothing on a text."""
     options = dict(locals())
-    model = {
-        "sequence_len": context_size,
-        **_only(
-            options,
-            "n_layer n_head n_kv_head n_embd dropout tie_embeddings qk_norm parallel_residual scaled_residual_init",
-        ),
-    }
-    config = validated(
-        BaseConfig,
-        {
-            "model": _given(model),
-            **_given(_optim(options)),
-            **_given(
-                _only(
-                    options,
-                    "split_mode dataset_mode canary_count optimizer attn_backend "
-                    "loss_spike_rollback sample_prompt sample_tokens",
-                )
-            ),
-        },
-    )
+    model = {"sequence_len": context_size, **only(options, _MODEL)}
+    values = {**optim_values(options), **only(options, _BASE)}
+    config = validated(BaseConfig, {"model": given(model), **given(values)})
+    resources = resources_of(options)
     folder = tokens_for(
         tokens=tokens, corpus=corpus, corpus_manifest=corpus_manifest, tokenizer=tokenizer, out_dir=out_dir
     )
@@ -152,79 +146,72 @@ def base(
         # That of the output folder, if it has one, may be of another corpus; a store holds none.
         layout.CORPUS_MANIFEST: corpus_manifest or manifest_of(corpus) or folder / layout.CORPUS_MANIFEST,
         **_tokenizer_paths(tokenizer),
+        **moved_folders(layout.BASE_DIR, options),
     }
-    return _train(StageName.BASE, config, out_dir, paths, device, nproc_per_node)
+    take_up(resume_from, out_dir)
+    return _train(StageName.BASE, config, out_dir, paths, resources)
 
 
 @app.command()
 def sft(
     input: Annotated[Path, typer.Option(help="Chat JSONL.")],
-    tokenizer: Tokenizer,
+    tokenizer: o.Tokenizer,
     checkpoint: Annotated[Path, typer.Option(help="Base checkpoint folder, such as base/best_checkpoint.")],
     out_dir: Annotated[Path, typer.Option(help="Where the checkpoint and reports go.")],
     sampling: Annotated[
         Literal["uniform", "category_sqrt", "category_balanced"] | None,
         typer.Option(help="How often each category is drawn."),
     ] = None,
+    attn_backend: o.AttnBackend = None,
     sample_prompt: Annotated[str | None, typer.Option()] = None,
-    sample_tokens: SampleTokens = None,
-    max_steps: MaxSteps = None,
-    max_minutes: MaxMinutes = None,
-    batch_size: BatchSize = None,
-    grad_accum_steps: GradAccumSteps = None,
-    learning_rate: LearningRate = None,
-    auto_lr_scaling: AutoLrScaling = None,
-    lr_warmup_steps: LrWarmupSteps = None,
-    lr_decay: LrDecay = None,
-    min_lr_ratio: MinLrRatio = None,
-    weight_decay: WeightDecay = None,
-    grad_clip: GradClip = None,
-    val_fraction: ValFraction = None,
-    eval_every: EvalEvery = None,
-    checkpoint_every: CheckpointEvery = None,
-    log_every: LogEvery = None,
-    early_stop_patience: Patience = None,
-    early_stop_min_delta: MinDelta = None,
-    precision: PrecisionOption = None,
-    compile: Compile = None,
-    seed: Seed = None,
-    device: DeviceOption = "auto",
-    nproc_per_node: Nproc = 1,
+    sample_tokens: o.SampleTokens = None,
+    max_steps: o.MaxSteps = None,
+    max_minutes: o.MaxMinutes = None,
+    batch_size: o.BatchSize = None,
+    grad_accum_steps: o.GradAccumSteps = None,
+    learning_rate: o.LearningRate = None,
+    auto_lr_scaling: o.AutoLrScaling = None,
+    lr_warmup_steps: o.LrWarmupSteps = None,
+    lr_decay: o.LrDecayOption = None,
+    decay_fraction: o.DecayFraction = None,
+    min_lr_ratio: o.MinLrRatio = None,
+    weight_decay: o.WeightDecay = None,
+    grad_clip: o.GradClip = None,
+    ema_decay: o.EmaDecay = None,
+    val_fraction: o.ValFraction = None,
+    eval_every: o.EvalEvery = None,
+    checkpoint_every: o.CheckpointEvery = None,
+    keep_checkpoint_every: o.KeepCheckpointEvery = None,
+    log_every: o.LogEvery = None,
+    early_stop_patience: o.Patience = None,
+    early_stop_min_delta: o.MinDelta = None,
+    precision: o.PrecisionOption = None,
+    compile: o.Compile = None,
+    gradient_checkpointing: o.GradientCheckpointing = None,
+    loss_chunk_tokens: o.LossChunkTokens = None,
+    tensorboard_log_dir: o.TensorboardLogDir = None,
+    stop_after_steps: o.StopAfterSteps = None,
+    resume_from: o.ResumeFrom = None,
+    seed: o.Seed = None,
+    device: o.DeviceOption = "auto",
+    nproc_per_node: o.Nproc = 1,
+    nnodes: o.Nnodes = 1,
+    rdzv_endpoint: o.RdzvEndpoint = None,
+    distributed_strategy: o.Strategy = "ddp",
 ) -> int:
     """Fine-tune a base checkpoint on chat rows."""
     options = dict(locals())
-    values = {**_optim(options), **_only(options, "sampling sample_prompt sample_tokens")}
+    values = {**optim_values(options), **only(options, "sampling sample_prompt sample_tokens")}
     paths = {
         layout.CHAT: input,
         layout.BASE_BEST: checkpoint,
         layout.SFT_DIR: out_dir,
         **_tokenizer_paths(tokenizer),
+        **moved_folders(layout.SFT_DIR, options),
     }
-    config = validated(SftConfig, _given(values))
-    return _train(StageName.SFT, config, out_dir, paths, device, nproc_per_node)
-
-
-def _optim(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The shared options under the names of `OptimConfig`."""
-    return {
-        "device_batch_size": options["batch_size"],
-        "warmup_steps": options["lr_warmup_steps"],
-        **_only(
-            options,
-            "max_steps max_minutes grad_accum_steps learning_rate auto_lr_scaling lr_decay min_lr_ratio weight_decay grad_clip "
-            "val_fraction eval_every checkpoint_every log_every early_stop_patience early_stop_min_delta "
-            "precision compile seed",
-        ),
-    }
-
-
-def _only(options: Mapping[str, Any], names: str) -> dict[str, Any]:
-    return {name: options[name] for name in names.split()}
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the options that the user left out."""
-    return {name: value for name, value in values.items() if value is not None}
+    config, resources = validated(SftConfig, given(values)), resources_of(options)
+    take_up(resume_from, out_dir)
+    return _train(StageName.SFT, config, out_dir, paths, resources)
 
 
 def _tokenizer_paths(tokenizer: Path) -> dict[str, Path]:
@@ -233,18 +220,13 @@ def _tokenizer_paths(tokenizer: Path) -> dict[str, Path]:
 
 
 def _train(
-    stage: StageName,
-    config: Config,
-    out_dir: Path,
-    paths: Mapping[str, Path],
-    device: Device,
-    nproc_per_node: int,
+    stage: StageName, config: Config, out_dir: Path, paths: Mapping[str, Path], resources: Resources
 ) -> int:
     with live_display(out_dir.name, [stage]) as on_event:
         rows = LocalRun(
             run_dir=out_dir,
             stages={stage: config},
-            resources=Resources(device=device, nproc_per_node=nproc_per_node),
+            resources=resources,
             on_event=on_event,
             paths={name: str(path.absolute()) for name, path in paths.items()},
             reuse=False,
