@@ -67,4 +67,4 @@ class Ema:
 
 def _local(tensors: Mapping[str, Tensor]) -> list[Tensor]:
     """This rank's part of each tensor, sharing its memory."""
-    return [t.detach().to_local() if isinstance(t, DTensor) else t.detach() for t in tensors.values()]
+    return [(t.to_local() if isinstance(t, DTensor) else t).detach() for t in tensors.values()]
