@@ -106,3 +106,24 @@ def test_ranks_without_a_matrix_have_an_empty_share() -> None:
 def test_rows_lie_as_dtensor_puts_them(total: int, ranks: int) -> None:
     chunks = [len(chunk) for chunk in torch.arange(total).chunk(ranks)]
     assert [num_rows(total, ranks, rank) for rank in range(ranks)] == chunks + [0] * (ranks - len(chunks))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_compiled_products_give_the_plain_ones_and_the_host_waits_for_nothing() -> None:
+    plain, compiled = ([nn.Parameter(p.detach().cuda()) for p in parameters()] for _ in range(2))
+    optimizers = [Muon(plain, **SETTINGS), Muon(compiled, **SETTINGS, compiled=True)]
+    for seed in range(3):
+        for matrices, optimizer in zip((plain, compiled), optimizers, strict=True):
+            generator = torch.Generator().manual_seed(seed)
+            for matrix in matrices:
+                matrix.grad = torch.randn(matrix.shape, generator=generator).cuda()
+            skip = torch.zeros((), device="cuda")
+            torch.cuda.set_sync_debug_mode("error" if seed else "default")  # compiling may wait
+            try:
+                optimizer.update(skip)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+    assert optimizers[1].compiled
+    for one, other in zip(plain, compiled, strict=True):
+        assert torch.allclose(one, other, atol=1e-3)

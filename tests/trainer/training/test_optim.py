@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from picochat_contract.configs import BaseConfig, ModelConfig
@@ -12,6 +14,7 @@ from picochat_trainer.training.optim import (
     set_learning_rate,
 )
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 CONFIG = BaseConfig(learning_rate=0.1, weight_decay=0.5)
 
@@ -110,6 +113,34 @@ def test_a_step_that_may_be_skipped_but_is_not_is_the_plain_one(name: str) -> No
         gpt_step(one, first, seed)
         gpt_step(other, second, seed, skip=torch.tensor(0.0))
     assert all(torch.equal(v, everything(other, second)[k]) for k, v in everything(one, first).items())
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often the host asks for the value of a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_host_reads_nothing_in_a_step(name: str) -> None:
+    module = gpt()
+    optimizer = make_optimizer(module, MUON.model_copy(update={"optimizer": name}))
+    gpt_step(module, optimizer, 1)
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    skip = torch.tensor(0.0)
+    with Reads() as reads:
+        optimizer.step(skip=skip)
+    assert reads.count == 0
+    with Reads() as reads:
+        float(skip)
+    assert reads.count == 1
 
 
 def test_a_first_step_that_is_skipped_leaves_the_next_one_to_be_the_first() -> None:
