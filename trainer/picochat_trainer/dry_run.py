@@ -18,7 +18,6 @@ from picochat_contract.configs import BaseConfig
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.events import EventType, StageEvent
 from picochat_contract.learning_rates import rows_per_step
-from picochat_contract.preflight_footprint import GPU_CLASSES
 from picochat_contract.spec import RunSpec
 from picochat_contract.stages import StageName
 from pydantic import ValidationError
@@ -56,7 +55,9 @@ class Measured(Config):
     """90th percentile."""
     tokens_per_second: float
     mfu: float | None
-    """Share of the device's bf16 peak."""
+    """Share of `peak`."""
+    peak: str | None
+    """Where the peak comes from, in words."""
     startup_seconds: float | None
     """Compilation and the first step."""
     first_step_seconds: float | None
@@ -66,7 +67,7 @@ class Measured(Config):
     """One resume checkpoint, as far as it holds up the training."""
     memory_peak_bytes: int | None
     joules_per_step: float | None
-    """Of all GPUs."""
+    """Of all GPUs, if each takes what that of rank 0 took."""
 
 
 class Estimate(Config):
@@ -126,7 +127,7 @@ def dry_run_record(
         max_hours=spec.preflight.max_hours,
         max_cost=max_cost,
         over=_over(estimate, spec.preflight.max_hours, max_cost),
-        notes=NOTES,
+        notes=(*NOTES, *_left_out(measured, estimate)),
     )
 
 
@@ -184,7 +185,7 @@ def table(record: DryRunRecord) -> list[tuple[str, str]]:
             "seconds per step",
             f"{m.seconds_per_step:.4g}{_range(m.seconds_per_step_low, m.seconds_per_step_high)}",
         ),
-        ("MFU", NOT_MEASURED if m.mfu is None else f"{100 * m.mfu:.1f} %"),
+        ("MFU", NOT_MEASURED if m.mfu is None else f"{100 * m.mfu:.1f} % (peak: {m.peak})"),
         ("first step", _seconds(m.first_step_seconds)),
         ("one validation", _seconds(m.validate_seconds)),
         ("one checkpoint", _seconds(m.checkpoint_seconds)),
@@ -235,8 +236,7 @@ def _measured(run_dir: Path, spec: RunSpec) -> Measured:
     speed = step_tokens / mean
     first = _float(throughput, "first_step_seconds")
     compiled = _float(throughput, "compile_seconds")
-    joules = _float(throughput, "energy_joules")
-    steps_here = done - _first_step(events)
+    joules, tokens = _float(throughput, "energy_joules"), _float(throughput, "tokens")
     return Measured(
         device=device,
         num_ranks=ranks,
@@ -247,7 +247,8 @@ def _measured(run_dir: Path, spec: RunSpec) -> Measured:
         seconds_per_step_low=low,
         seconds_per_step_high=high,
         tokens_per_second=speed,
-        mfu=_mfu(throughput, device, speed / ranks),
+        mfu=_float(throughput, "mfu"),
+        peak=(throughput.get("peak") or {}).get("source"),
         startup_seconds=None if first is None and compiled is None else max(first or 0.0, compiled or 0.0),
         first_step_seconds=first,
         validate_seconds=_each(throughput, "validate_seconds", _count(events, "val_loss")),
@@ -255,7 +256,7 @@ def _measured(run_dir: Path, spec: RunSpec) -> Measured:
             throughput, "checkpoint_seconds", sum(event.type is EventType.CHECKPOINT for event in events)
         ),
         memory_peak_bytes=_int(throughput, "memory_peak_bytes"),
-        joules_per_step=None if joules is None or steps_here <= 0 else joules / steps_here,
+        joules_per_step=joules * ranks * step_tokens / tokens if joules is not None and tokens else None,
     )
 
 
@@ -312,26 +313,8 @@ def _spread(intervals: Sequence[_Interval]) -> tuple[float | None, float | None]
     return tenths[0], tenths[-1]
 
 
-def _first_step(events: Sequence[StageEvent]) -> int:
-    """Steps that earlier calls had done."""
-    steps = [
-        int(e.data["step"]) for e in events if e.type is EventType.METRIC and "train_loss" in e.data["values"]
-    ]
-    return max(0, min(steps) - 1) if steps else 0
-
-
 def _count(events: Sequence[StageEvent], name: str) -> int:
     return sum(event.type is EventType.METRIC and name in event.data.get("values", {}) for event in events)
-
-
-def _mfu(throughput: Mapping[str, Any], device: str, tokens_per_second: float) -> float | None:
-    """As the stage reports it, else from its operations per token; None for a device without a stated peak."""
-    reported = _float(throughput, "mfu")
-    flops = _float(throughput, "flops_per_token")
-    kind = next((kind for kind in GPU_CLASSES if kind.pattern in device.lower()), None)
-    if reported is not None or kind is None or flops is None:
-        return reported
-    return flops * tokens_per_second / kind.peak_flops
 
 
 def _events_between(done: int, last: int, every: int, *, at_end: bool) -> int:
@@ -347,6 +330,22 @@ def _over(estimate: Estimate, max_hours: float | None, max_cost: float | None) -
     if max_cost is not None and estimate.cost is not None and estimate.cost > max_cost:
         found.append(f"the rest costs {_number(estimate.cost)}, --max-cost is {max_cost:g}")
     return tuple(found)
+
+
+def _left_out(measured: Measured, estimate: Estimate) -> list[str]:
+    """What is still to come and was not measured, so that the estimate has nothing for it."""
+    pairs = (
+        ("validations", estimate.validations_left, measured.validate_seconds),
+        ("checkpoints", estimate.checkpoints_left, measured.checkpoint_seconds),
+    )
+    found = [
+        f"No {name} were timed in this dry run, so the {count:,} that are left count for nothing in it."
+        for name, count, seconds in pairs
+        if count and seconds is None
+    ]
+    if measured.seconds_per_step_low is None:
+        found.append("Too few steps were logged to say how far they differ: there is no range.")
+    return found
 
 
 def _float(values: Mapping[str, Any], name: str) -> float | None:

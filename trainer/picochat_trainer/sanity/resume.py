@@ -54,7 +54,7 @@ def check_resume_determinism(setup: Setup) -> Finding:
         abs(left - right) / left
         for left, right in zip(straight.train_losses, again.train_losses, strict=True)
     )
-    equal_bits = straight.weights_sha256 == again.weights_sha256 and straight.losses == again.losses
+    equal_bits = straight == again
     return judged(
         difference <= GPU_LIMIT if setup.on_gpu else equal_bits,
         difference,

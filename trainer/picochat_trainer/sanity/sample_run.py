@@ -1,4 +1,4 @@
-"""A run folder with a small seeded corpus, and base trainings in it: the real stage, loop, reader and checkpoints."""
+"""A run folder with a small seeded corpus, and base trainings in it by the real loop, reader and checkpoints."""
 
 import hashlib
 import json
@@ -16,14 +16,21 @@ from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.manifest import StageJob
 from picochat_contract.spec import validated
 from picochat_contract.stages import StageName
+from torch import Tensor
 
 from picochat_trainer.context import StageContext
 from picochat_trainer.data.corpus_store import CorpusStore
+from picochat_trainer.model import GPT
 from picochat_trainer.sanity.setup import SEED, Setup
 from picochat_trainer.stages import base
 from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tokenizer.training import save_tokenizer, train_tokenizer
 from picochat_trainer.tokens import TokenStore, build_token_store
+from picochat_trainer.training import loop
+from picochat_trainer.training.bpb import BpbValidator
+from picochat_trainer.training.fingerprint import training_fingerprint
+from picochat_trainer.training.pretraining_data import read_pretraining_data, split_for
+from picochat_trainer.training.resume import Training
 
 NUM_DOCUMENTS: Final = 60
 SHARD_TOKENS: Final = 6_000
@@ -49,16 +56,14 @@ _TEXT: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What a training left."""
+    """What a training came to."""
 
-    losses: tuple[dict[str, float], ...]
-    """By step: step, train_loss, and where it was measured val_loss."""
-    weights_sha256: str
+    train_losses: tuple[float, ...]
+    """By step, from the first one on, nats."""
+    val_losses: tuple[float, ...]
     num_steps: int
-
-    @property
-    def train_losses(self) -> list[float]:
-        return [point["train_loss"] for point in self.losses]
+    weights_sha256: str | None = None
+    """Of all last weights; None where only a report was read."""
 
 
 def prepare(run_dir: Path, *, seed: int = SEED) -> TokenStore:
@@ -98,33 +103,71 @@ def config(setup: Setup, **changes: Any) -> BaseConfig:
 
 
 def train(setup: Setup, run_dir: Path, settings: BaseConfig) -> Trained:
-    """Run the base stage in this process, going on from a checkpoint that is there; raises what the stage raises."""
-    job = StageJob(
-        stage=StageName.BASE,
-        config=settings.model_dump(mode="json"),
-        resources=Resources(device=kind_of(setup)),
-    )
+    """Train in this process with the loop of the base stage, going on from a checkpoint that is there.
+
+    Raises what the loop raises. The base stage itself would also probe and sample, which takes longer than the training.
+    """
+    resources = Resources(device=kind_of(setup))
+    job = StageJob(stage=StageName.BASE, config=settings.model_dump(mode="json"), resources=resources)
+    context = StageContext(run_dir, job, device=setup.device)
+    tokenizer, store = Tokenizer.load(run_dir), TokenStore.open(run_dir / layout.TOKENS_DIR)
+    data = read_pretraining_data(store, settings, split_for(store, settings))
     with _random_state_kept(setup.device):
-        base.run(StageContext(run_dir, job, device=setup.device), settings)
-    return trained(run_dir)
+        model = GPT(settings.model, tokenizer.vocab_size)
+        model.init_weights(settings.seed)
+        outcome = loop.train(
+            context,
+            Training(
+                model=model.to(setup.device),
+                batches=data.batches,
+                validator=BpbValidator(
+                    data.val,
+                    [len(raw) for raw in tokenizer.token_bytes],
+                    sequence_len=settings.model.sequence_len,
+                    batch_rows=settings.device_batch_size,
+                ),
+                config=settings,
+                fingerprint=training_fingerprint(
+                    StageName.BASE,
+                    context,
+                    settings,
+                    data={"tokens": store.sha256},
+                    tokenizer=tokenizer.digest,
+                ),
+                best=layout.BASE_BEST,
+                resume=base.RESUME,
+            ),
+        )
+    points = [point.model_dump(exclude_none=True) for point in outcome.state.losses]
+    return _trained(points, outcome.state.step, _digest(outcome.weights))
 
 
 def trained(run_dir: Path) -> Trained:
-    """What the last training in this folder reported."""
+    """What the base stage reported in this folder."""
     report = json.loads((run_dir / layout.BASE_REPORT).read_text(encoding="utf-8"))
-    names = ("step", "train_loss", "val_loss")
-    points = [{name: p[name] for name in names if name in p} for p in report["losses"] if "train_loss" in p]
-    weights = (run_dir / base.LAST / layout.WEIGHTS).read_bytes()
-    return Trained(
-        losses=tuple(points),
-        weights_sha256=hashlib.sha256(weights).hexdigest(),
-        num_steps=int(report["num_steps"]),
-    )
+    return _trained(report["losses"], int(report["num_steps"]), None)
 
 
 def kind_of(setup: Setup) -> Any:
     """`resources.device` of the suite's device."""
     return "cuda" if setup.on_gpu else "cpu"
+
+
+def _trained(points: list[dict[str, Any]], num_steps: int, digest: str | None) -> Trained:
+    def of(name: str) -> tuple[float, ...]:
+        return tuple(point[name] for point in points if name in point)
+
+    return Trained(
+        train_losses=of("train_loss"), val_losses=of("val_loss"), num_steps=num_steps, weights_sha256=digest
+    )
+
+
+def _digest(weights: dict[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        found.update(name.encode())
+        found.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 @contextmanager
