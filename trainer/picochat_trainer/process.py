@@ -121,6 +121,8 @@ def _run_or_explain(stage: StageName, config_path: Path, run_dir: Path, ranks: R
         return StageExit.INTERRUPTED
     except ContractError as error:
         _explain(stage_dir, StageError(code=error.code, message=error.message, param=error.param))
+        if error.code == Code.CHECKPOINT_NOT_WRITTEN:  # a full disk, say: another machine may do better
+            return StageExit.FAILED
         return StageExit.BAD_INPUT
     except RanksNotReadyError as error:
         _explain(stage_dir, StageError(code=Code.RANKS_NOT_READY, message=str(error)))
@@ -210,6 +212,7 @@ def _setup(run_dir: Path, job: StageJob, ranks: Ranks) -> RankSetup:
         attempt=ranks.attempt,
         settings=settings,
         join=join,
+        awaits_end=job.resources.nnodes > 1,
     )
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 from picochat_contract.errors import Code
 from picochat_contract.exit_codes import StageExit
 from picochat_contract.manifest import StageError, StageJob
+from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous.api import RendezvousError
 from torch.distributed.run import main as torchrun
+
+from picochat_trainer.training.control import SetupState, read_control
 
 SHUTDOWN_SECONDS = "300"  # for the last checkpoint of a large model; torchrun's own 30 s would cut it off
 _OURS = (Code.INTERNAL.value, Code.RANKS_NOT_READY.value)  # exit 1; any other code is bad input, exit 2
@@ -38,14 +41,15 @@ def run(job: StageJob, config_path: Path, run_dir: Path) -> int:
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
         if job.resources.nnodes > 1:
-            return _common_code(stage_dir, code)
+            return _common_code(stage_dir, code if code > 0 else StageExit.FAILED)
         if code < 0:  # a rank was killed: whoever waits for this process shall see the same signal
             os.kill(os.getpid(), -code)
         return code
-    except RendezvousError:
-        if job.resources.nnodes == 1 or not (stage_dir / "manifest.json").exists():
+    except (RendezvousError, DistError):
+        if job.resources.nnodes == 1 or read_control(stage_dir) is None:
             raise
-        # The machine that serves the rendezvous was done first and took it away.
+        # The machine that serves the rendezvous was through first and took it away.
+        return _common_code(stage_dir, StageExit.FAILED)
     return StageExit.DONE
 
 
@@ -62,11 +66,16 @@ def _meeting(job: StageJob) -> list[str]:
 
 
 def _common_code(stage_dir: Path, code: int) -> int:
-    """What the first failing rank of any machine ended with; the others only saw the connection break."""
+    """How the stage ended, by what its ranks wrote; a machine whose connection broke knows no better than `code`."""
+    control = read_control(stage_dir)
+    if control is not None and control.state is SetupState.DONE:
+        return StageExit.DONE
+    if control is not None and control.state is SetupState.INTERRUPTED:
+        return StageExit.INTERRUPTED
     try:
         error = StageError.model_validate_json((stage_dir / "error.json").read_bytes())
     except (OSError, ValueError):
-        return code if code > 0 else StageExit.FAILED
+        return code
     return StageExit.FAILED if error.code in _OURS else StageExit.BAD_INPUT
 
 

@@ -22,8 +22,17 @@ MakeRank = Callable[..., RankSetup]
 
 @pytest.fixture
 def rank(tmp_path: Path) -> MakeRank:
-    def make(number: int, settings: RankSettings = QUICK, attempt: str = "first") -> RankSetup:
-        return RankSetup(tmp_path, is_main=number == 0, attempt=attempt, settings=settings, join=lambda: None)
+    def make(
+        number: int, settings: RankSettings = QUICK, attempt: str = "first", awaits_end: bool = False
+    ) -> RankSetup:
+        return RankSetup(
+            tmp_path,
+            is_main=number == 0,
+            attempt=attempt,
+            settings=settings,
+            join=lambda: None,
+            awaits_end=awaits_end,
+        )
 
     return make
 
@@ -110,7 +119,7 @@ def test_what_ends_rank_0_ends_the_others_with_its_error(rank: MakeRank) -> None
 
 def test_a_fault_of_rank_0_is_no_bad_input_on_the_others(rank: MakeRank, tmp_path: Path) -> None:
     fail_with(rank(0), OSError("disk on fire"))
-    with pytest.raises(RanksNotReadyError, match=r"failed in its set-up: OSError: disk on fire; see its log"):
+    with pytest.raises(RanksNotReadyError, match=r"failed: OSError: disk on fire; see its log"):
         rank(1).main_first(lambda: None)
     assert content(tmp_path)["state"] == "failed"
 
@@ -121,12 +130,35 @@ def test_a_stop_of_rank_0_stops_the_others(rank: MakeRank) -> None:
         rank(1).main_first(lambda: None)
 
 
-def test_an_error_after_the_set_up_leaves_the_file_alone(rank: MakeRank, tmp_path: Path) -> None:
+def test_the_heart_beats_on_after_the_set_up_and_the_end_is_told(rank: MakeRank, tmp_path: Path) -> None:
     main = rank(0)
-    with pytest.raises(OSError, match="later"), main.telling():
+    with main.telling():
         main.main_first(lambda: None)
-        raise OSError("later")
-    assert content(tmp_path)["state"] == "ready"
+        first = content(tmp_path)
+        deadline = time.monotonic() + 30
+        while content(tmp_path) == first:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert content(tmp_path)["state"] == "ready"
+    assert content(tmp_path)["state"] == "done"
+
+
+@pytest.mark.parametrize("error", [None, ContractError(Code.INVALID_VALUE, "no finite loss"), Interrupted()])
+def test_ranks_of_other_machines_await_the_end_of_rank_0(rank: MakeRank, error: BaseException | None) -> None:
+    main, other = rank(0), rank(1, awaits_end=True)
+
+    def train(setup: RankSetup, end: BaseException | None) -> None:
+        with setup.telling():
+            setup.main_first(lambda: None)
+            if end is not None:
+                raise end
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(train, other, None)
+        time.sleep(0.1)
+        assert not waiting.done()
+        working = pool.submit(train, main, error)
+        assert type(waiting.exception()) is type(working.exception()) is type(error)
 
 
 def test_one_process_prepares_without_a_file(tmp_path: Path) -> None:

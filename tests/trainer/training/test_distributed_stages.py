@@ -134,7 +134,7 @@ def test_base_with_muon_and_a_mean_of_the_weights(bases: dict[str, Path], strate
 def test_what_rank_0_left_for_the_others_is_gone_in_the_end(bases: dict[str, Path]) -> None:
     assert not (bases["fsdp"] / "base/packing_plan").exists()
     control = json.loads((bases["fsdp"] / "stages/base/ddp_control.json").read_text())
-    assert control["state"] == "ready"
+    assert control["state"] == "done"
 
 
 def test_fsdp_through_base_and_sft_leaves_ordinary_weights(

@@ -3,6 +3,9 @@
 Rank 0 hashes the inputs and plans the data once, which may take long, and renews the file meanwhile. The others look at the
 file instead of sitting in a collective, which could tell them neither why nothing comes nor where to look. A rank
 ends when rank 0 failed, when the file is not renewed any more, and when it has waited for too long.
+
+With several machines ranks also wait for the end of rank 0, which measures and reports after the training: torchrun gives
+up the machine that a rank 0 works on five minutes after the others have gone (its exit barrier).
 """
 
 import logging
@@ -38,7 +41,8 @@ T = TypeVar("T")
 
 class SetupState(StrEnum):
     PREPARING = "preparing"  # rank 0 works; `time` moves on
-    READY = "ready"  # what it prepared is on disk
+    READY = "ready"  # what it prepared is on disk; `time` goes on moving
+    DONE = "done"  # the manifest is written
     FAILED = "failed"  # it ended; `error` says why
     INTERRUPTED = "interrupted"  # it was told to stop
 
@@ -73,6 +77,7 @@ class RankSetup:
         attempt: str,
         settings: RankSettings,
         join: Callable[[], None],
+        awaits_end: bool = False,
     ) -> None:
         self._path = stage_dir / CONTROL
         self._log = stage_dir / "log.txt"
@@ -80,29 +85,37 @@ class RankSetup:
         self._attempt = attempt
         self._settings = settings
         self._join = join
+        self._awaits_end = awaits_end and not is_main
+        self._state = SetupState.PREPARING
         self._started_at = datetime.now(UTC)
         self._done = threading.Event()
+        self._writing = threading.Lock()
         self._heart: threading.Thread | None = None
         if is_main:
-            self._write(SetupState.PREPARING)
+            self._write()
             self._heart = threading.Thread(target=self._beat, name="ddp-setup-heartbeat", daemon=True)
             self._heart.start()
 
     def main_first(self, prepare: Callable[[], T]) -> T:
         """Prepare on rank 0, then on the others, which find what it left; then join all ranks."""
         if not self._is_main:
-            self._wait()
+            self._wait(SetupState.READY)
         prepared = prepare()
         if self._is_main:
-            self._end(SetupState.READY)
+            self._state = SetupState.READY
+            self._write()
         self._join()
         return prepared
 
     @contextmanager
     def telling(self) -> Iterator[None]:
-        """Inside, what ends rank 0 before it is ready is told to the ranks that wait for it."""
+        """Inside, how rank 0 ends is told to the ranks that wait for it; they wait for that at the end of this."""
         try:
             yield
+            if self._is_main:
+                self._end(SetupState.DONE)
+            elif self._awaits_end:
+                self._wait(SetupState.DONE)
         except ContractError as error:
             self._fail(StageError(code=error.code, message=error.message, param=error.param))
             raise
@@ -114,16 +127,16 @@ class RankSetup:
             raise
 
     def _fail(self, error: StageError | None) -> None:
-        if self._is_main and not self._done.is_set():
+        if self._is_main:
             self._end(SetupState.INTERRUPTED if error is None else SetupState.FAILED, error)
 
-    def _wait(self) -> None:
-        """Return once rank 0 is ready; raise its ContractError, Interrupted, or RanksNotReadyError."""
+    def _wait(self, wanted: SetupState) -> None:
+        """Return once rank 0 is so far; raise its ContractError, Interrupted, or RanksNotReadyError."""
         begun = last_sign = time.monotonic()
         seen: Control | None = None
         while True:
             found = self._read()
-            if found is not None and found.state is SetupState.READY:
+            if found is not None and found.state in (wanted, SetupState.DONE):
                 return
             if found is not None and found.state is SetupState.INTERRUPTED:
                 raise Interrupted
@@ -150,7 +163,7 @@ class RankSetup:
                 f"{who} has not given a sign of life since {seen.time:%Y-%m-%d %H:%M:%S} UTC, {silent:.0f} s ago, and "
                 f"should every {beat:g} s; see its log at {seen.log}"
             )
-        if waited > self._settings.timeout.total_seconds():
+        if seen.state is SetupState.PREPARING and waited > self._settings.timeout.total_seconds():
             raise RanksNotReadyError(
                 f"{who} has not finished its set-up since {seen.started_at:%Y-%m-%d %H:%M:%S} UTC, waited for "
                 f"{waited / 60:.3g} minutes; see its log at {seen.log}, or raise PICOCHAT_DDP_TIMEOUT_MINUTES "
@@ -158,16 +171,13 @@ class RankSetup:
             )
 
     def _read(self) -> Control | None:
-        try:
-            found = Control.model_validate_json(self._path.read_bytes())
-        except (OSError, ValidationError):
-            return None
-        return found if found.attempt == self._attempt else None
+        found = read_control(self._path.parent)
+        return found if found is not None and found.attempt == self._attempt else None
 
     def _beat(self) -> None:
         while not self._done.wait(self._settings.heartbeat_seconds):
             try:
-                self._write(SetupState.PREPARING)
+                self._write()
             except OSError as error:  # a full disk ends the set-up itself, with a better message
                 logger.warning("cannot renew %s: %s", self._path, error)
 
@@ -175,20 +185,30 @@ class RankSetup:
         self._done.set()
         if self._heart is not None:
             self._heart.join()  # it must not write over the last word
-        self._write(state, error)
+        self._state = state
+        self._write(error)
 
-    def _write(self, state: SetupState, error: StageError | None = None) -> None:
-        control = Control(
-            state=state,
-            attempt=self._attempt,
-            pid=os.getpid(),
-            host=platform.node(),
-            log=str(self._log),
-            started_at=self._started_at,
-            time=datetime.now(UTC),
-            error=error,
-        )
-        write_text(self._path, control.model_dump_json(indent=2) + "\n")
+    def _write(self, error: StageError | None = None) -> None:
+        with self._writing:  # else a sign of life could bring an earlier state back
+            control = Control(
+                state=self._state,
+                attempt=self._attempt,
+                pid=os.getpid(),
+                host=platform.node(),
+                log=str(self._log),
+                started_at=self._started_at,
+                time=datetime.now(UTC),
+                error=error,
+            )
+            write_text(self._path, control.model_dump_json(indent=2) + "\n")
+
+
+def read_control(stage_dir: Path) -> Control | None:
+    """What the file says, whoever started; None where there is none that can be read."""
+    try:
+        return Control.model_validate_json((stage_dir / CONTROL).read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def _error_of(found: Control) -> Exception:
@@ -197,6 +217,6 @@ def _error_of(found: Control) -> Exception:
     if error is None or error.code == Code.INTERNAL:
         reason = error.message if error is not None else "it did not say why"
         return RanksNotReadyError(
-            f"rank 0 (pid {found.pid} on {found.host}) failed in its set-up: {reason}; see its log at {found.log}"
+            f"rank 0 (pid {found.pid} on {found.host}) failed: {reason}; see its log at {found.log}"
         )
     return ContractError(Code(error.code), error.message, param=error.param)
