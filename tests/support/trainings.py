@@ -47,8 +47,8 @@ def always_one(model: GPT) -> Validation:
 def tiny_training(
     model: GPT,
     validator: Validator = always_one,
-    wrap: Callable[[WindowReader], BatchSource] = lambda reader: reader,
     fingerprint: dict[str, Any] | None = None,
+    wrap: Callable[[WindowReader], BatchSource] = lambda reader: reader,
     **changes: Any,
 ) -> Training:
     """A training by settings; `wrap` may put a reader around the reader."""
