@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from picochat_contract.errors import ContractError
 from picochat_trainer.training.loop import Outcome, train
 from picochat_trainer.training.reader import WindowReader
 from support.trainings import VOCAB, base_context, read_events, tiny_model, tiny_training, train_losses
@@ -110,3 +111,34 @@ def test_a_checkpoint_does_not_take_the_place_of_weights_whose_loss_was_seen(tmp
 
 def test_without_rollback_a_spike_is_trained_on(tmp_path: Path) -> None:
     assert spiked(tmp_path, rollback=False).state.rollbacks == ()
+
+
+def broken(tmp_path: Path, *, again: bool) -> Outcome:
+    """A training whose weights are no longer finite from step 33 on, once or each time they are mended."""
+    model = tiny_model()
+
+    def spoil(step: int) -> None:
+        if step == 33 or (again and step > 33):
+            with torch.no_grad():
+                model.model.norm.weight.fill_(torch.inf)
+
+    training = tiny_training(
+        model,
+        wrap=lambda reader: Poisoned(reader, -1, spoil),
+        fingerprint={},
+        max_steps=60,
+        loss_spike_rollback=True,
+    )
+    return train(base_context(tmp_path), training)
+
+
+def test_weights_that_are_not_finite_are_put_back_before_training_is_given_up(tmp_path: Path) -> None:
+    outcome = broken(tmp_path, again=False)
+    assert outcome.state.rollbacks == (33,)
+    assert outcome.state.num_nonfinite_steps == 40 - 33 + 1
+    assert outcome.state.losses[-1].train_loss is not None
+
+
+def test_what_no_rollback_puts_right_ends_the_training(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match="not finite in 13 steps in a row, the last being step 46"):
+        broken(tmp_path, again=True)

@@ -31,7 +31,7 @@ from picochat_trainer.training.prefetch import open_feed
 from picochat_trainer.training.readback import Readback, StepValues
 from picochat_trainer.training.resume import Training
 from picochat_trainer.training.schedule import learning_rate
-from picochat_trainer.training.spikes import SpikeGuard, rate_scale_after
+from picochat_trainer.training.spikes import SNAPSHOT_EVERY, SpikeGuard, rate_scale_after
 from picochat_trainer.training.step import TrainStep
 from picochat_trainer.training.tensorboard import open_board
 from picochat_trainer.training.validation import Validation
@@ -152,7 +152,9 @@ class Trainer:
                     f"step {found.step + 1}: the loss or its gradient is not finite; the step was skipped"
                 )
                 self.context.events.log("warning", message)
-            if in_a_row >= MAX_NONFINITE_IN_A_ROW:
+            # The guard looks only so often, and may put right what is wrong.
+            patience = 0 if self.spikes is None else SNAPSHOT_EVERY
+            if in_a_row >= MAX_NONFINITE_IN_A_ROW + patience:
                 raise ContractError(
                     Code.INVALID_VALUE,
                     f"the loss or its gradient was not finite in {in_a_row} steps in a row, the last being step "
