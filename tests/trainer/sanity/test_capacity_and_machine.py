@@ -1,0 +1,130 @@
+"""Memory, disk and facts: measured where that is possible, and said to be skipped where it is not."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+import torch
+from picochat_contract.spec import parse_mapping
+from picochat_trainer.sanity import capacity, machine
+from picochat_trainer.sanity.check import CheckStatus
+from picochat_trainer.sanity.setup import Setup
+from picochat_trainer.training.optim import Optimizers
+from picochat_trainer.training.spikes import SpikeGuard
+
+Change = Callable[..., Setup]
+SMOKE = parse_mapping({"scale": "smoke"})
+PILOT = parse_mapping({"scale": "h100-pilot"})
+
+
+def test_without_a_scale_capacity_is_skipped(setup: Setup) -> None:
+    found = capacity.check_capacity(setup)
+    assert (found.status, found.measured) == (CheckStatus.SKIPPED, None)
+    assert "no --capacity-scale was given" in found.message
+
+
+@pytest.mark.parametrize("scale", ["h100-pilot", "h100-100m", "h200-1b-ddp8"])
+def test_a_preset_that_a_cpu_cannot_try_is_skipped_not_passed(changed: Change, scale: str) -> None:
+    found = capacity.check_capacity(changed(preset=parse_mapping({"scale": scale})))
+    assert (found.status, found.measured) == (CheckStatus.SKIPPED, None)
+    assert found.message.startswith("skipped: needs CUDA: ")
+
+
+def test_a_small_preset_is_measured_with_all_its_states(
+    changed: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    snapshots: list[int] = []
+    sound_step, sound_snapshot = Optimizers.step, SpikeGuard.snapshot
+    monkeypatch.setattr(Optimizers, "step", lambda self: (steps.append(1), sound_step(self))[1])
+    monkeypatch.setattr(SpikeGuard, "snapshot", lambda self: (snapshots.append(1), sound_snapshot(self))[1])
+    preset = parse_mapping(
+        {"scale": "smoke", "base": {"ema_decay": 0.9, "loss_spike_rollback": True, "optimizer": "muon"}}
+    )
+    found = capacity.check_capacity(changed(preset=preset))
+    assert found.status is CheckStatus.PASS, found.message
+    assert isinstance(found.measured, float) and 0.1 <= found.measured < 1
+    assert len(steps) == capacity.STEPS and len(snapshots) > capacity.STEPS
+    assert "muon, EMA, rollback snapshot took" in found.message
+
+
+def test_more_rows_take_more_memory(changed: Change) -> None:
+    taken = []
+    for rows in (4, 64):
+        setup = changed(preset=SMOKE, capacity_batch_size=rows)
+        base = SMOKE.base.model_copy(update={"device_batch_size": rows})
+        assert f"{rows} rows" in capacity.check_capacity(setup).message
+        taken.append(capacity.measure(setup, base)[0])
+    assert taken[1] > taken[0] + 10e6
+
+
+def test_too_little_left_free_fails(changed: Change) -> None:
+    found = capacity.check_capacity(changed(preset=SMOKE, min_free_fraction=1.0))
+    assert found.status is CheckStatus.FAIL
+
+
+def test_a_step_that_does_not_fit_fails_with_the_reason(
+    changed: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB.\nmore")
+
+    monkeypatch.setattr(capacity, "measure", full)
+    found = capacity.check_capacity(changed(preset=SMOKE))
+    assert found.status is CheckStatus.FAIL
+    assert found.message.endswith("does not fit: CUDA out of memory. Tried to allocate 8.00 GiB.")
+
+
+@pytest.mark.parametrize(("free", "status"), [(1 << 40, CheckStatus.PASS), (1 << 20, CheckStatus.FAIL)])
+@pytest.mark.parametrize("preset", [None, PILOT])
+def test_a_disk_without_room_fails(
+    changed: Change, monkeypatch: pytest.MonkeyPatch, preset: object, free: int, status: CheckStatus
+) -> None:
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    assert machine.check_disk(changed(preset=preset)).status is status
+
+
+def test_a_machine_as_it_should_be_passes(setup: Setup) -> None:
+    found = machine.check_environment(setup)
+    assert found.status is CheckStatus.PASS, found.message
+
+
+def test_a_clock_that_was_never_set_fails(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "now", lambda: datetime(1970, 1, 1, tzinfo=UTC))
+    found = machine.check_environment(setup)
+    assert found.status is CheckStatus.FAIL
+    assert "the clock says 1970-01-01" in found.message
+
+
+def test_gpus_of_two_kinds_fail(changed: Change, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: ("NVIDIA H200", "NVIDIA A100")[index])
+    found = machine.check_environment(changed(device="cuda:0", num_gpus=2))
+    assert found.status is CheckStatus.FAIL
+    assert "NVIDIA A100, NVIDIA H200" in found.message
+
+
+def test_bf16_that_the_device_only_emulates_fails(changed: Change, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cpu_has_bf16", lambda: False)
+    assert machine.check_environment(changed(precision="bf16")).status is CheckStatus.FAIL
+    assert machine.check_environment(changed(precision="auto")).status is CheckStatus.PASS
+
+
+def test_a_preset_for_more_gpus_than_there_are_is_said(changed: Change) -> None:
+    found = machine.check_environment(changed(preset=parse_mapping({"scale": "h100-100m-ddp8"})))
+    assert "h100-100m-ddp8 is for 8 GPUs" in found.message
+
+
+def test_the_driver_is_asked_for_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = "570.1, 700.00 W, 700.00 W, 1980 MHz, Enabled\n"
+    monkeypatch.setattr(machine.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(machine.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=2 * row))
+    assert machine.driver_facts()["power.limit"] == "700.00 W"
+
+    def dead(*_: object, **__: object) -> None:
+        raise machine.subprocess.TimeoutExpired("nvidia-smi", 20)
+
+    monkeypatch.setattr(machine.subprocess, "run", dead)
+    assert machine.driver_facts() == {"nvidia-smi": "did not answer"}
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
+    assert machine.driver_facts() == {}
