@@ -1,8 +1,10 @@
 """Checkpoints of two ranks that share the weights out, read by two, and by one; and of one, read by two."""
 
 import errno
+import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from picochat_contract.errors import ContractError
+from picochat_contract.exit_codes import StageExit
 from picochat_trainer.training import resume_writer
 from picochat_trainer.training.checkpoint import LossPoint, load_resume, load_weights, open_checkpoint
 from picochat_trainer.training.sharded import split_parts
@@ -23,6 +26,8 @@ from torch.distributed.tensor import Shard, distribute_tensor
 
 FINGERPRINT: dict[str, Any] = {"batch": {"rows_per_step": 4}, "rounding": {"num_ranks": 2}}
 SNAPSHOT = "weights.model.norm.weight"
+LOSS_TOLERANCE = 1e-4
+"""Of losses of two ranks beside those of one process: sums are made in another order."""
 
 
 @dataclass
@@ -221,3 +226,25 @@ def test_a_byte_of_one_shard_sends_all_ranks_to_the_checkpoint_before(ranks: lis
 
 def test_a_rank_without_rows_has_no_part(ranks: list[Found]) -> None:
     assert [found.empty_parts for found in ranks] == [0, 1]
+
+
+def test_a_dry_run_of_two_ranks_goes_on_in_one_process(
+    new_run: Callable[[str], Path], finish_stage: Callable[..., int]
+) -> None:
+    one, two = new_run("one"), new_run("two")
+    settings = {"max_steps": 12, "precision": "float32", "ema_decay": 0.9, "optimizer": "muon"}
+    assert finish_stage(one, device_batch_size=4, **settings) == StageExit.DONE
+    dry = {"nproc": 2, "strategy": "fsdp", "device_batch_size": 2, "stop_after_steps": 7}
+    assert finish_stage(two, **dry, **settings) == StageExit.DONE
+    assert len(list((two / RESUME / "shards").iterdir())) == 2
+    assert finish_stage(two, device_batch_size=4, **settings) == StageExit.DONE
+    log = (two / "stages/base/events.jsonl").read_text()
+    assert "resumed from step 7" in log
+    assert "device_batch_size: the checkpoint has 2, this job has 4" in log
+    assert losses(two) == pytest.approx(losses(one), abs=LOSS_TOLERANCE)
+
+
+def losses(run_dir: Path) -> list[float]:
+    points = json.loads((run_dir / "base/train_report.json").read_text())["losses"]
+    assert [point["step"] for point in points] == list(range(1, 13))
+    return [value for point in points for value in (point["train_loss"], point.get("val_loss", 0.0))]

@@ -8,6 +8,7 @@ on where another stops.
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -60,9 +61,11 @@ def write_resume(job: ResumeJob, ranks: Exchange) -> CheckpointFiles | None:
     tensors = job.staged.tensors()
     parts = None if job.offsets is None else _write_parts(job, job.offsets, tensors, ranks)
     rng = {f"rng.{r}.{k}": t for r, states in enumerate(ranks.gather(job.rng)) for k, t in states.items()}
-    outcome: CheckpointFiles | ContractError | None = parts if isinstance(parts, ContractError) else None
-    if ranks.rank == 0 and outcome is None:
-        outcome = attempt(lambda: _finish(job, tensors | rng, parts), job.directory, size_of(tensors))
+    outcome: CheckpointFiles | ContractError | None = None
+    if isinstance(parts, ContractError):
+        outcome = parts
+    elif ranks.rank == 0:
+        outcome = attempt(partial(_finish, job, tensors | rng, parts), job.directory, size_of(tensors))
     if ranks.rank == 0:
         shutil.rmtree(temporary_of(job.directory, job.token), ignore_errors=True)  # parts of what went wrong
     outcome = ranks.from_main(outcome)

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Final
 
 import torch
-import torch.distributed.checkpoint as dcp
 from picochat_contract.errors import Code, ContractError
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.distributed.tensor import empty as empty_dtensor
 
@@ -60,7 +60,7 @@ def split_parts(
     for name, tensor in tensors.items():
         if isinstance(tensor, DTensor):
             [chunk] = tensor.__create_chunk_list__()  # the protocol of torch.distributed.checkpoint
-            local = tensor.detach().to_local()
+            local = tensor.to_local().detach()
             if local.numel():  # ranks may be more than rows
                 parts[name], offsets[name] = local, list(chunk.offsets)
     return parts, offsets, {name: t for name, t in tensors.items() if not isinstance(t, DTensor)}
@@ -89,7 +89,7 @@ def read_shards(folder: Path, placement: Placement) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             # Each rank plans and reads for itself, which is said to be for single processes.
             warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-            dcp.load(tensors, storage_reader=reader, no_dist=True)
+            load(tensors, storage_reader=reader, no_dist=True)
     except CheckpointException as error:
         raise ContractError(
             Code.CHECKPOINT_CORRUPT, f"the shards in {folder} cannot be read: {error}", param=str(folder)

@@ -71,4 +71,4 @@ def _header(names: list[str], tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().reshape(-1).view(torch.uint8).numpy().data
