@@ -37,8 +37,9 @@ def training_context(tokens_BT: Tensor, kernel: Kernel, document_token: int | No
         mask = causal_block_mask(length, device) if kernel.form == "flex" else None
         return Context(kernel=kernel, positions=torch.arange(length, device=device), mask=mask)
     documents_BT = document_ids(tokens_BT, document_token)
-    mask = document_block_mask(documents_BT) if kernel.form == "flex" else document_mask(documents_BT)
-    return Context(kernel=kernel, positions=document_positions(tokens_BT, document_token), mask=mask)
+    form = document_block_mask if kernel.form == "flex" else document_mask
+    positions_BT = document_positions(tokens_BT, document_token)
+    return Context(kernel=kernel, positions=positions_BT, mask=form(documents_BT))
 
 
 def cached_context(num_tokens: int, kernel: Kernel, cache: KVCache, device: torch.device) -> Context:

@@ -175,20 +175,19 @@ class Decoder(nn.Module):
             x_BTD = x_BTD + self.embed_positions(context.positions)
         x_BTD = self.dropout(x_BTD)
         for block in self.layers:
-            x_BTD = _recomputed(block, x_BTD, context) if checkpointing else block(x_BTD, context)
+            x_BTD = self._recomputed(block, x_BTD, context) if checkpointing else block(x_BTD, context)
         return self.norm(x_BTD)
 
-
-def _recomputed(block: nn.Module, x_BTD: Tensor, context: Context) -> Tensor:
-    """Chen et al. 2016, arXiv 1604.06174. The second pass draws the same dropout and takes the same kernel."""
-    return checkpoint(
-        block,
-        x_BTD,
-        context,
-        use_reentrant=False,
-        preserve_rng_state=block.dropout.p > 0,
-        context_fn=partial(_checkpoint_contexts, context.kernel),
-    )
+    def _recomputed(self, block: nn.Module, x_BTD: Tensor, context: Context) -> Tensor:
+        """Chen et al. 2016, arXiv 1604.06174. The second pass draws the same dropout and takes the same kernel."""
+        return checkpoint(
+            block,
+            x_BTD,
+            context,
+            use_reentrant=False,
+            preserve_rng_state=self.dropout.p > 0,
+            context_fn=partial(_checkpoint_contexts, context.kernel),
+        )
 
 
 def _checkpoint_contexts(
