@@ -33,6 +33,7 @@ from pydantic import ValidationError
 
 from picochat_trainer.atomic import file_sha256, remove_folder, write_text
 from picochat_trainer.context import Interrupted, StageContext
+from picochat_trainer.cores import limit_spinning
 from picochat_trainer.inputs import input_digests
 from picochat_trainer.settings import RankSettings
 from picochat_trainer.training.control import CONTROL, RankSetup, RanksNotReadyError
@@ -83,6 +84,7 @@ class Ranks:
 
 def main(argv: list[str]) -> int:
     """Run a stage, or pass on to a command of the inference package; return the exit code."""
+    limit_spinning(os.environ)
     if argv and argv[0] in INFERENCE_COMMANDS:
         # Imported here because it needs torch, and a dataset stage must start without it.
         commands = importlib.import_module("picochat_trainer.inference.commands")
