@@ -4,12 +4,14 @@ The folder is an ordinary one: without the option the same command reuses its da
 checkpoint of step N.
 """
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from picochat_client.terminal import printable
+from picochat_contract import layout
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.exit_codes import ClientExit
 from picochat_contract.preflight import PreflightStatus
@@ -28,6 +30,7 @@ from picochat_trainer.commands.display import (
     print_stages,
 )
 from picochat_trainer.dry_run import JSON, MARKDOWN, DryRunRecord, dry_run_record, markdown, table
+from picochat_trainer.launch import read_manifest
 from picochat_trainer.local_run import LocalRun
 from picochat_trainer.paid_launch import confirmed_spec
 
@@ -56,6 +59,7 @@ def dry_run(spec: RunSpec, out_dir: Path, steps: int, prices: Prices, *, confirm
             param="max_cost",
         )
     stages = stages_of_dry_run(spec, steps)
+    _refuse_finished(out_dir)
     stopped = spec.model_copy(update={"base": stages[StageName.BASE]})
     confirmed_spec(stopped, out_dir, confirmed=confirmed, say=say)  # a dry run may be long, too
     with live_display(spec.name, list(stages)) as on_event:
@@ -101,6 +105,19 @@ def stages_of_dry_run(spec: RunSpec, steps: int) -> dict[StageName, Any]:
     found = {name: config for name, config in stages.items() if name in wanted}
     found[StageName.BASE] = spec.base.model_copy(update={"stop_after_steps": steps})
     return found
+
+
+def _refuse_finished(out_dir: Path) -> None:
+    """A finished training has no checkpoint to go on from: a dry run would put a new one of a few steps in its place."""
+    if read_manifest(out_dir / "stages" / StageName.BASE.value) is None:
+        return
+    report = json.loads((out_dir / layout.BASE_REPORT).read_text(encoding="utf-8"))
+    if report.get("stop_reason") != "stop_after_steps":
+        raise SpecError(
+            Code.INVALID_VALUE,
+            f"base training in {out_dir} is finished, and a dry run would replace it; give another --out-dir",
+            param="out_dir",
+        )
 
 
 def say(line: str) -> None:
