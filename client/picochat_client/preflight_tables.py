@@ -35,7 +35,7 @@ def preflight_table(report: PreflightReport) -> RenderableType:
 
 
 def preflight_line(report: PreflightReport) -> Text:
-    """`preflight blocked (54 checks, 2 block, 1 warn)`."""
+    """`preflight blocked (56 checks, 2 block, 1 warn)`."""
     line = Text("preflight ")
     line.append(report.status.value, style=STATUS_STYLES[report.status])
     counts = f"{len(report.checks)} checks, {len(report.blocking)} block, {len(report.warnings)} warn"

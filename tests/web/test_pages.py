@@ -316,7 +316,7 @@ def test_a_run_that_preflight_stopped_says_why_and_what_would_fix_it(
     run = seed.stopped_by_preflight(app, project_id, "leaky")
     source = logged_in.get(f"/runs/{run}").text
     page = html.unescape(text_of(source))
-    assert "Preflight blocked this run: 1 of 54 checks. No later stage was run." in page
+    assert "Preflight blocked this run: 1 of 56 checks. No later stage was run." in page
     assert "honesty : 3 eval prompts among SFT rows" in page
     assert "Measured 3, the limit is > 0. Fix" not in page, "the word is drawn, not said twice"
     assert "Measured 3, the limit is > 0. remove the leaked rows" in page

@@ -22,7 +22,7 @@ def test_preflight_shows_what_blocks_first_with_limit_and_fix(
 ) -> None:
     run = seed.stopped_by_preflight(app, project_id, "leaky")
     page = show(f"/runs/{run}/preflight")
-    assert "Blocked by 1 of 54 checks. What would fix each:" in page
+    assert "Blocked by 1 of 56 checks. What would fix each:" in page
     assert "honesty block 3 blocks: > 0 3 eval prompts among SFT rows" in page
     assert "53 checks pass" in page
     rows = re.findall(r'<tr id="check-(\w+)"', logged_in.get(f"/runs/{run}/preflight").text)

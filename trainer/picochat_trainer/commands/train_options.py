@@ -127,7 +127,7 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def take_up(resume_from: Path | None, stage_dir: Path) -> None:
+def take_up(resume_from: Path | None, stage_dir: Path, param: str = "resume_from") -> None:
     """Copy the resume checkpoint, or that of the folder that holds it, to where the stage looks for its own.
 
     The stage refuses one that is of another training, and names the difference.
@@ -139,18 +139,18 @@ def take_up(resume_from: Path | None, stage_dir: Path) -> None:
     if not (source / _STATE).is_file():
         raise ContractError(
             Code.FILE_UNREADABLE,
-            f"--resume-from: {str(resume_from)!r} is no resume checkpoint (it has no {_STATE}); give the folder "
+            f"--{param.replace('_', '-')}: {str(resume_from)!r} is no resume checkpoint (it has no {_STATE}); give the folder "
             f"{layout.RESUME_CHECKPOINT} of a training that was stopped",
-            param="resume_from",
+            param=param,
         )
     if own.resolve() == source.resolve():
         return
     if own.exists():
         raise ContractError(
             Code.INVALID_VALUE,
-            f"--resume-from: {stage_dir} already holds a resume checkpoint of its own, which it goes on from; leave the "
+            f"--{param.replace('_', '-')}: {stage_dir} already holds a resume checkpoint of its own, which it goes on from; leave the "
             "option out, or give another --out-dir",
-            param="resume_from",
+            param=param,
         )
     with new_folder(own) as temporary:
         shutil.copytree(source, temporary, dirs_exist_ok=True)
