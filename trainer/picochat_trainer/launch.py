@@ -42,11 +42,15 @@ def run_stage(
     on_event: Callable[[StageEvent], None] = lambda event: None,
     *,
     keep_open: Sequence[int] = (),
+    log: str = "log.txt",
 ) -> StageResult:
-    """Run one stage to its end, telling `on_event` what it says; `keep_open` descriptors stay open in it."""
+    """Run one stage to its end, telling `on_event` what it says; `keep_open` descriptors stay open in it.
+
+    Its output goes to the file `log` of its stage folder.
+    """
     stage_dir = run_dir / "stages" / job.stage.value
     tail = EventTail(stage_dir / "events.jsonl", from_end=True)
-    process = start_stage(run_dir, job, keep_open=keep_open)
+    process = start_stage(run_dir, job, keep_open=keep_open, log=log)
     with _forward_stop(process) as stop:
         code: int | None = None
         while code is None:
@@ -62,18 +66,20 @@ def run_stage(
     )
 
 
-def start_stage(run_dir: Path, job: StageJob, *, keep_open: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+def start_stage(
+    run_dir: Path, job: StageJob, *, keep_open: Sequence[int] = (), log: str = "log.txt"
+) -> subprocess.Popen[bytes]:
     """Write stage.json and start the process; with several ranks it starts torchrun by itself."""
     stage_dir = run_dir / "stages" / job.stage.value
     stage_dir.mkdir(parents=True, exist_ok=True)
     write_text(stage_dir / "stage.json", job.model_dump_json(indent=2) + "\n")
     command = [sys.executable, "-m", "picochat_trainer", job.stage.value]
     command += ["--config", str(stage_dir / "stage.json"), "--out", str(run_dir)]
-    with (stage_dir / "log.txt").open("ab") as log:
+    with (stage_dir / log).open("ab") as output:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=tuple(keep_open),

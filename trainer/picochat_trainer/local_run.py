@@ -29,12 +29,13 @@ from picochat_contract.gate import GateReport
 from picochat_contract.manifest import Manifest, StageJob, fingerprint
 from picochat_contract.preflight import PreflightRecord, PreflightStatus
 from picochat_contract.preflight_judge import judge
-from picochat_contract.stages import StageName
+from picochat_contract.stages import STAGES, StageName
 from picochat_contract.states import STAGE_DONE, STAGE_TRANSITIONS, StageState, move
 
 from picochat_trainer.atomic import file_sha256
 from picochat_trainer.inputs import input_digests, locate, source_digests
 from picochat_trainer.launch import StageResult, read_manifest, run_stage
+from picochat_trainer.machines import announce
 
 logger = logging.getLogger(__name__)
 
@@ -146,8 +147,10 @@ class LocalRun:
     def _attempts(self, job: StageJob, lock: int) -> StageResult:
         """A stage that something killed from outside is started again; it goes on from its checkpoint."""
         for attempt in range(1, self.max_attempts + 1):
+            shared = self.resources.nnodes > 1 and STAGES[job.stage].distributed
+            started = announce(self.run_dir, job) if shared else job
             result = run_stage(
-                self.run_dir, job, lambda event: self._pass_on(job.stage, event), keep_open=[lock]
+                self.run_dir, started, lambda event: self._pass_on(job.stage, event), keep_open=[lock]
             )
             if result.exit_code >= 0 or result.stopped or attempt == self.max_attempts:
                 return result

@@ -17,6 +17,19 @@ from picochat_contract.manifest import StageJob
 pytestmark = pytest.mark.slow
 
 SETTINGS = {"max_steps": 8, "precision": "float32", "canary_count": 0, "device_batch_size": 2}
+COMMAND = {
+    "max-steps": 6,
+    "batch-size": 2,
+    "precision": "float32",
+    "compile": "off",
+    "context-size": 64,
+    "n-layer": 1,
+    "n-head": 2,
+    "n-embd": 16,
+    "log-every": 1,
+    "sample-tokens": 4,
+    "canary-count": 0,
+}
 SLOW_STEPS = {**SETTINGS, "max_steps": 4000, "checkpoint_every": 100_000, "eval_every": 100_000}
 
 
@@ -73,7 +86,7 @@ def logs(run_dir: Path) -> str:
 
 
 def losses(run_dir: Path) -> list[float]:
-    points = json.loads((run_dir / "base/train_report.json").read_text())["losses"]
+    points = json.loads((run_dir / "train_report.json").read_text())["losses"]
     return [value for point in points for value in (point["train_loss"], point.get("val_loss", 0))]
 
 
@@ -82,13 +95,28 @@ def events(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
 
 
-def test_two_machines_learn_what_two_ranks_of_one_learn(
-    new_run: Callable[[str], Path], finish_stage: Callable[..., int], start_machines: Callable[..., Any]
-) -> None:
-    one, two = new_run("one"), new_run("two")
-    assert finish_stage(one, nproc=2, **SETTINGS) == StageExit.DONE
-    assert codes(start_machines(two, **SETTINGS)) == [StageExit.DONE] * 2, logs(two)
-    assert losses(two) == losses(one)
+def train_base(folder: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    program = "import sys; from picochat_client.program import main; sys.exit(main())"
+    command = ["-c", program, "train", "base", "--device=cpu", f"--out-dir={out}"]
+    command += [f"--tokenizer={folder / 'tokenizer.json'}", f"--corpus={folder}"]
+    command += [f"--{name}={value}" for name, value in COMMAND.items()]
+    return subprocess.Popen(
+        [sys.executable, *command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def test_one_command_on_two_machines_trains_once(prepared_run: Path, tmp_path: Path) -> None:
+    """The command builds its tokens once, and the losses are those of two ranks of one machine."""
+    alone = train_base(prepared_run, tmp_path / "one", "--nproc-per-node=2")
+    said = alone.communicate(timeout=120)[0]
+    assert alone.returncode == 0, said
+    meeting = ("--nnodes=2", f"--rdzv-endpoint={free_endpoint()}")
+    two = tmp_path / "two"
+    machines = [train_base(prepared_run, two, *meeting) for _ in (0, 1)]
+    texts = [machine.communicate(timeout=120)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], texts
+    assert sorted("leading the run" in text for text in texts) == [False, True]
+    assert losses(two) == losses(tmp_path / "one")
     assert [event["seq"] for event in events(two)] == list(range(1, len(events(two)) + 1))
     manifest = json.loads((two / "stages/base/manifest.json").read_text())
     assert any(output["path"] == "base/train_report.json" for output in manifest["outputs"])

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 from picochat_client.outcome import verdict_exit
 from picochat_client.specs import located_files, read_spec
-from picochat_contract.configs import Device, GateProfile
+from picochat_contract import layout
+from picochat_contract.configs import Device, DistributedStrategy, GateProfile
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.exit_codes import ClientExit
 from picochat_contract.overrides import with_setting, with_value
@@ -26,7 +27,9 @@ from picochat_trainer.commands.display import (
     print_stages,
 )
 from picochat_trainer.commands.dry_run import Prices, dry_run, say
+from picochat_trainer.commands.train_options import take_up
 from picochat_trainer.local_run import LocalRun, read_gate
+from picochat_trainer.machines import together
 from picochat_trainer.paid_launch import confirmed_spec
 
 SPEC_FILE = "run_spec.json"
@@ -70,6 +73,20 @@ def tiny(
     ] = None,
     device: Annotated[Device | None, typer.Option(help="auto, cpu or cuda.")] = None,
     nproc_per_node: Annotated[int | None, typer.Option(help="torchrun processes for base and SFT.")] = None,
+    nnodes: Annotated[int | None, typer.Option(help="Machines; each is given the same command.")] = None,
+    rdzv_endpoint: Annotated[
+        str | None, typer.Option(help="host:port of the first machine, where they meet; with --nnodes.")
+    ] = None,
+    distributed_strategy: Annotated[
+        DistributedStrategy | None,
+        typer.Option(help="ddp, or fsdp, which shares weights and optimizer out."),
+    ] = None,
+    base_resume_from: Annotated[
+        Path | None, typer.Option(help="Resume checkpoint that base begins with; it is copied.")
+    ] = None,
+    sft_resume_from: Annotated[
+        Path | None, typer.Option(help="Resume checkpoint that SFT begins with; it is copied.")
+    ] = None,
     preflight_only: Annotated[
         bool, typer.Option("--preflight-only", help="Stop after preflight; exit 2 where it blocks.")
     ] = False,
@@ -127,6 +144,9 @@ def tiny(
         "gate.profile": gate,
         "resources.device": device,
         "resources.nproc_per_node": nproc_per_node,
+        "resources.nnodes": nnodes,
+        "resources.rdzv_endpoint": rdzv_endpoint,
+        "resources.distributed_strategy": distributed_strategy,
         "preflight.allow_leaky_eval": allow_leaky_eval or None,
         "preflight.allow_unsafe_long_run": allow_unsafe_long_run or None,
         "preflight.allow_default_tuning_data": allow_default_tuning_data or None,
@@ -137,12 +157,27 @@ def tiny(
         values = with_setting(values, setting)
     parsed = parse_mapping(values)
     prices = Prices(per_hour=price_per_hour, max_cost=max_cost)
-    if dry_run_steps is not None:
-        return dry_run(parsed, out_dir, dry_run_steps, prices, confirmed=confirm_paid_launch)
-    prices.refuse_without_dry_run()
-    if not preflight_only:
-        parsed = confirmed_spec(parsed, out_dir, confirmed=confirm_paid_launch, say=say)
-    return _run(parsed, out_dir, strict=strict, preflight_only=preflight_only)
+
+    def lead() -> int:
+        _take_up(base_resume_from, out_dir, StageName.BASE)
+        _take_up(sft_resume_from, out_dir, StageName.SFT)
+        if dry_run_steps is not None:
+            return dry_run(parsed, out_dir, dry_run_steps, prices, confirmed=confirm_paid_launch)
+        prices.refuse_without_dry_run()
+        if preflight_only:
+            return _run(parsed, out_dir, strict=strict, preflight_only=True)
+        wanted = confirmed_spec(parsed, out_dir, confirmed=confirm_paid_launch, say=say)
+        return _run(wanted, out_dir, strict=strict, preflight_only=False)
+
+    return together(out_dir, parsed.resources, lead, say)
+
+
+def _take_up(resume_from: Path | None, out_dir: Path, stage: StageName) -> None:
+    """Only where the stage has not begun: a second call goes on in what the first one left."""
+    folder = out_dir / stage.value
+    begun = (folder / layout.RESUME_CHECKPOINT).exists() or (out_dir / "stages" / stage.value).exists()
+    if not begun:
+        take_up(resume_from, folder, f"{stage.value}_resume_from")
 
 
 def _run(spec: RunSpec, out_dir: Path, *, strict: bool, preflight_only: bool) -> int:

@@ -14,6 +14,7 @@ from picochat_contract.stages import StageName
 
 from picochat_trainer.commands import train_options as o
 from picochat_trainer.commands.display import exit_code, explain_failure, live_display, print_stages
+from picochat_trainer.commands.dry_run import say
 from picochat_trainer.commands.lr_range import lr_range
 from picochat_trainer.commands.token_folder import manifest_of, tokens_for
 from picochat_trainer.commands.train_options import (
@@ -25,6 +26,7 @@ from picochat_trainer.commands.train_options import (
     take_up,
 )
 from picochat_trainer.local_run import LocalRun
+from picochat_trainer.machines import together
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.command("lr-range")(lr_range)
@@ -137,19 +139,27 @@ def base(
     values = {**optim_values(options), **only(options, _BASE)}
     config = validated(BaseConfig, {"model": given(model), **given(values)})
     resources = resources_of(options)
-    folder = tokens_for(
-        tokens=tokens, corpus=corpus, corpus_manifest=corpus_manifest, tokenizer=tokenizer, out_dir=out_dir
-    )
-    paths = {
-        layout.TOKENS_DIR: folder,
-        layout.BASE_DIR: out_dir,
-        # That of the output folder, if it has one, may be of another corpus; a store holds none.
-        layout.CORPUS_MANIFEST: corpus_manifest or manifest_of(corpus) or folder / layout.CORPUS_MANIFEST,
-        **_tokenizer_paths(tokenizer),
-        **moved_folders(layout.BASE_DIR, options),
-    }
-    take_up(resume_from, out_dir)
-    return _train(StageName.BASE, config, out_dir, paths, resources)
+
+    def lead() -> int:
+        folder = tokens_for(
+            tokens=tokens,
+            corpus=corpus,
+            corpus_manifest=corpus_manifest,
+            tokenizer=tokenizer,
+            out_dir=out_dir,
+        )
+        paths = {
+            layout.TOKENS_DIR: folder,
+            layout.BASE_DIR: out_dir,
+            # That of the output folder, if it has one, may be of another corpus; a store holds none.
+            layout.CORPUS_MANIFEST: corpus_manifest or manifest_of(corpus) or folder / layout.CORPUS_MANIFEST,
+            **_tokenizer_paths(tokenizer),
+            **moved_folders(layout.BASE_DIR, options),
+        }
+        take_up(resume_from, out_dir)
+        return _train(StageName.BASE, config, out_dir, paths, resources)
+
+    return together(out_dir, resources, lead, say)
 
 
 @app.command()
@@ -210,8 +220,12 @@ def sft(
         **moved_folders(layout.SFT_DIR, options),
     }
     config, resources = validated(SftConfig, given(values)), resources_of(options)
-    take_up(resume_from, out_dir)
-    return _train(StageName.SFT, config, out_dir, paths, resources)
+
+    def lead() -> int:
+        take_up(resume_from, out_dir)
+        return _train(StageName.SFT, config, out_dir, paths, resources)
+
+    return together(out_dir, resources, lead, say)
 
 
 def _tokenizer_paths(tokenizer: Path) -> dict[str, Path]:
