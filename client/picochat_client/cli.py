@@ -38,7 +38,7 @@ from picochat_client.terminal import size
 HELP = """Submit training runs to a picochat server, follow them, fetch what they wrote.
 
 Exit codes: 0 approved, or finished where no gate was asked for; 1 run failed; 2 blocked by the gate or by preflight
-before it; 3 gate warned and --strict; 4 lost, the workers died; 5 cancelled; 64 usage, bad spec, wrong key or scope, not found; 75 server
+before it; 3 gate warned and --strict; 4 lost, the workers died; 5 cancelled, or a paid launch not confirmed; 64 usage, bad spec, wrong key or scope, not found; 75 server
 unreachable past --timeout; 130 Ctrl-C, which leaves the run going.
 """
 app = typer.Typer(name=PROGRAM, help=HELP, add_completion=False, rich_markup_mode=None)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import torch
 from picochat_contract.configs import BaseConfig, Resources
 from picochat_contract.events import EventType
 from picochat_contract.manifest import StageJob
@@ -21,14 +22,13 @@ from picochat_trainer.sanity.setup import Setup
 RANKS: Final = 2
 STEPS: Final = 4
 TIMEOUT_SECONDS: Final = 300.0
-LIMITS: Final = {None: 1e-4}
-BF16_LIMIT: Final = 2e-2
+LIMITS: Final[dict[torch.dtype | None, float]] = {None: 1e-4, torch.bfloat16: 2e-2}
 """Largest relative difference of losses: ranks sum gradients in another order."""
 
 
 def check_ddp(setup: Setup) -> Finding:
     """Two ranks under torchrun learn what one process learns, and write a checkpoint."""
-    limit = f"losses within {_limit(setup):g} relative, at least one checkpoint"
+    limit = f"losses within {LIMITS[setup.dtype]:g} relative, at least one checkpoint"
     if setup.on_gpu and setup.num_gpus < RANKS:
         return skipped(f"NCCL needs {RANKS} GPUs, this machine has {setup.num_gpus}", limit)
     one, two = setup.folder / "one_process", setup.folder / "two_ranks"
@@ -46,7 +46,7 @@ def check_ddp(setup: Setup) -> Finding:
     pairs = zip(alone.train_losses, together.train_losses, strict=True)
     difference = max(abs(left - right) / left for left, right in pairs)
     return judged(
-        difference <= _limit(setup) and checkpoints > 0,
+        difference <= LIMITS[setup.dtype] and checkpoints > 0,
         difference,
         limit,
         f"{RANKS} ranks over {'NCCL' if setup.on_gpu else 'gloo on the CPU'}, {STEPS} steps, {checkpoints} checkpoint(s)",
@@ -102,7 +102,3 @@ def _last_words(run_dir: Path) -> str:
     except OSError:
         lines = []
     return f"its log ends with: {lines[-1]}" if lines else "it has no log"
-
-
-def _limit(setup: Setup) -> float:
-    return LIMITS.get(setup.dtype, BF16_LIMIT)

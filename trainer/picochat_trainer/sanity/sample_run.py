@@ -166,7 +166,7 @@ def _digest(weights: dict[str, Tensor]) -> str:
     found = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         found.update(name.encode())
-        found.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        found.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 
