@@ -1,6 +1,16 @@
+from typing import Any
+
 import pytest
+from picochat_contract.configs import BaseConfig, OptimConfig, SftConfig
 from picochat_trainer.training.checkpoint import LossPoint
-from picochat_trainer.training.diagnosis import loss_diagnostics, loss_table
+from picochat_trainer.training.diagnosis import (
+    loss_diagnostics,
+    loss_table,
+    optimization,
+    throughput_text,
+    training_lines,
+    with_error,
+)
 
 
 def curve(*points: tuple[float, float]) -> list[LossPoint]:
@@ -34,3 +44,78 @@ def test_the_table_has_the_validations_and_never_loses_the_last() -> None:
     table = loss_table(points)
     assert len(table) <= 2 + 41 + 1
     assert table[-1].startswith("| 401 |")
+
+
+def test_a_measure_is_told_with_its_error_where_it_has_one() -> None:
+    assert with_error(1.4982, 0.0121) == "1.498 +- 0.012"
+    assert (with_error(1.5, None), with_error(None, None)) == ("1.500", "")
+    table = loss_table([LossPoint(step=3, train_loss=1.0, val_loss=1.25, val_loss_stderr=0.5, val_bpb=2.0)])
+    assert table[-1] == "| 3 | 1.000 | 1.250 +- 0.500 | 2.000 |  |"
+
+
+@pytest.mark.parametrize(
+    ("config", "rate", "rate_source", "decay_source"),
+    [
+        (BaseConfig(learning_rate=1e-3), 1e-3, "given", "given"),
+        (BaseConfig(learning_rate=None, weight_decay=None), None, "derived by Step Law", "derived"),
+        (
+            BaseConfig(learning_rate=1e-3, auto_lr_scaling=True, device_batch_size=32),
+            2e-3,
+            "given x sqrt",
+            "given",
+        ),
+        (SftConfig(learning_rate=None, weight_decay=None), 1e-3, "default of SFT", "default of SFT"),
+    ],
+)
+def test_the_report_says_where_rate_and_decay_come_from(
+    config: OptimConfig, rate: float | None, rate_source: str, decay_source: str
+) -> None:
+    found = optimization(config, 1)
+    assert found["learning_rate_source"].startswith(rate_source)
+    assert found["weight_decay_source"].startswith(decay_source)
+    assert rate is None or found["learning_rate"] == pytest.approx(rate)
+
+
+def throughput(**changes: Any) -> dict[str, Any]:
+    whole = {
+        "tokens_per_second": 41_000.0,
+        "tokens_per_second_with_pauses": 38_000.0,
+        "gflops_per_second": 368.0,
+        "mfu": 0.4,
+        "peak": {"flops_per_second": 920e9, "source": "a measurement"},
+        "first_step_seconds": 12.34,
+        "train_seconds": 100.0,
+        "data_wait_share": 0.001,
+        "compile_seconds": 9.0,
+        "validate_seconds": 8.0,
+        "checkpoint_seconds": 0.5,
+        "memory_peak_bytes": 3 << 20,
+        "energy_joules": None,
+        "energy_note": "no energy counter",
+        "compiled": True,
+        "precision": "bf16",
+        "num_ranks": 1,
+        "device": "cpu (x86)",
+    }
+    return {**whole, **changes}
+
+
+def test_speed_is_told_with_what_it_is_a_share_of() -> None:
+    text = throughput_text(throughput())
+    assert text.startswith("41,000 tokens/s on 1 x cpu (x86) (bf16, compiled), 38,000 with validation")
+    assert "an MFU of 40.0% of 920 GFLOP/s per rank (a measurement)" in text
+    assert throughput_text(throughput(tokens_per_second=None)).startswith("No step was done")
+
+
+@pytest.mark.parametrize(
+    ("joules", "text"), [(None, "no energy counter"), (1234.5, "1,234 J of all its GPUs")]
+)
+def test_energy_is_told_or_why_it_is_not(joules: float | None, text: str) -> None:
+    report = {
+        "optimization": optimization(BaseConfig(learning_rate=1e-3, ema_decay=0.99), 1),
+        "throughput": throughput(energy_joules=joules),
+        "num_nonfinite_steps": 0,
+    }
+    lines = training_lines(report)
+    assert any(text in line and "First step 12.3 s" in line for line in lines)
+    assert "mean of the weights with decay 0.99" in lines[0]
