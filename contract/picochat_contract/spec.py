@@ -175,6 +175,18 @@ def check_uploadable(spec: RunSpec) -> None:
             )
 
 
+def check_claimable(spec: RunSpec) -> None:
+    """Refuse a run that no worker could claim: a claim is one machine's."""
+    if spec.resources.nnodes > 1:
+        raise SpecError(
+            Code.INVALID_VALUE,
+            f"resources.nnodes is {spec.resources.nnodes}, and a worker claims a stage for one machine; set it to 1 and "
+            "resources.nproc_per_node to that machine's GPUs, or give `picochat run tiny --nnodes` on each of the machines "
+            "with a folder that they share (docs/distributed.md)",
+            param="resources.nnodes",
+        )
+
+
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a run spec, for editors."""
     schema = RunSpec.model_json_schema()

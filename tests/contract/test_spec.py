@@ -9,6 +9,7 @@ from picochat_contract.errors import Code, SpecError
 from picochat_contract.scales import SCALES
 from picochat_contract.spec import (
     RunSpec,
+    check_claimable,
     check_uploadable,
     expand,
     json_schema,
@@ -99,6 +100,14 @@ def test_file_paths_never_come_over_http(key: str) -> None:
     with pytest.raises(SpecError) as caught:
         check_uploadable(spec)
     assert caught.value.code is Code.SOURCE_NOT_UPLOADED
+
+
+def test_a_run_on_several_machines_is_for_no_worker() -> None:
+    resources = {"nnodes": 2, "nproc_per_node": 8, "rdzv_endpoint": "gpu-1:29500"}
+    with pytest.raises(SpecError, match="a worker claims a stage for one machine") as caught:
+        check_claimable(parse_mapping({"resources": resources}))
+    assert caught.value.param == "resources.nnodes"
+    check_claimable(parse_mapping({"resources": {**resources, "nnodes": 1}}))
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "", "a b"])

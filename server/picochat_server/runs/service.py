@@ -9,7 +9,14 @@ from picochat_contract.data_configs import ArtifactSource
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.ids import new_id
 from picochat_contract.paid_launch import refuse_unconfirmed
-from picochat_contract.spec import RunSpec, check_uploadable, expand, parse_mapping, stage_needs
+from picochat_contract.spec import (
+    RunSpec,
+    check_claimable,
+    check_uploadable,
+    expand,
+    parse_mapping,
+    stage_needs,
+)
 from picochat_contract.stages import StageName
 from picochat_contract.states import RUN_FINAL, DesiredState, RunState, StageState
 from sqlalchemy.exc import IntegrityError
@@ -40,6 +47,7 @@ def submit(
     """Accept a run, or give back the one that the same key submitted before."""
     spec = parse_mapping(raw)
     check_uploadable(spec)
+    check_claimable(spec)
     # Without the confirmation: who repeats a request that was accepted gets that run, confirmed as it was.
     digest = digest_of(spec.model_dump(mode="json", exclude={"confirm_paid_launch"}))
     if idempotency_key is not None:

@@ -35,6 +35,11 @@ def test_submit_leaves_a_hint_and_an_audit_row(app: FastAPI, client: TestClient)
         ({"base": {"max_steps": "many"}}, "invalid_value", "'many'"),
         ({"scale": "huge"}, "invalid_value", "known"),
         (
+            {"resources": {"nnodes": 2, "rdzv_endpoint": "gpu-1:29500"}},
+            "invalid_value",
+            "a worker claims a stage for one machine",
+        ),
+        (
             {"dataset": {"sources": [{"type": "file", "path": "/etc/passwd"}]}},
             "source_not_uploaded",
             "upload",
