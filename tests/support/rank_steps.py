@@ -71,9 +71,7 @@ def steps(
         assert norm.ndim == 0 and not isinstance(norm, DTensor)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        found["losses"].append(
-            total if strategy is None else distributed.sum_over_ranks([total], "cpu")[0] / world
-        )
+        found["losses"].append(total if strategy is None else distributed.sum_over_ranks([total])[0] / world)
         found["norms"].append(float(norm))
         with torch.no_grad(), eager(), autocast("cpu", dtype):
             tokens = batch(100)
@@ -107,7 +105,7 @@ def main() -> None:
     found["unequal"] = raised(lambda: distributed.refuse_unequal_weights(odd))
     distributed.wrap(LossModule(odd), "cpu", "ddp")
     found["mended"] = raised(lambda: distributed.refuse_unequal_weights(odd))
-    found["any"] = distributed.any_rank([dist.get_rank() == 1, False], "cpu")
+    found["any"] = distributed.any_rank([dist.get_rank() == 1, False])
     if dist.get_rank() == 0:
         out.write_text(json.dumps(found))
     distributed.finish()

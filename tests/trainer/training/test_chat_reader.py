@@ -135,3 +135,31 @@ def test_validation_is_the_mean_over_answer_tokens(model: GPT, batch_rows: int) 
     validator = ChatValidator(rows, pad_id=PAD, sequence_len=64, batch_rows=batch_rows)
     assert validator(model).loss == pytest.approx(nats / num_targets, rel=1e-5)
     assert validator(model).bpb is None
+
+
+def test_the_rows_go_on_over_a_change_of_world_size() -> None:
+    whole = reader(rows=8, grad_accum_steps=2)
+    position: dict[str, int] = whole.position
+    for world_size in (1, 2, 1, 4):
+        ranks = [
+            reader(8 // world_size, grad_accum_steps=2, rank=r, world_size=world_size)
+            for r in range(world_size)
+        ]
+        for rank in ranks:
+            rank.seek(position)
+        for _ in range(4):  # a round has 6 steps
+            step, parts = whole.next_step(), [rank.next_step() for rank in ranks]
+            assert sorted(row for part in parts for row in content(part)) == sorted(content(step))
+            assert {part.num_targets for part in parts} == {step.num_targets}
+        position = ranks[-1].position
+
+
+@pytest.mark.parametrize(("num_rows", "world_size"), [(12, 2), (13, 2), (3, 4), (1, 4)])
+def test_all_ranks_validate_in_equally_many_passes(model: GPT, num_rows: int, world_size: int) -> None:
+    """A sharded model gathers its weights from all ranks in each pass."""
+    rows = examples()[:num_rows]
+    settings: dict[str, Any] = {"pad_id": PAD, "sequence_len": 64, "batch_rows": 2, "world_size": world_size}
+    ranks = [ChatValidator(rows, rank=rank, **settings) for rank in range(world_size)]
+    assert len({len(rank._batches) for rank in ranks}) == 1
+    scored = sum(int((batch[-1] != IGNORE_INDEX).sum()) for rank in ranks for batch in rank._batches)
+    assert scored == sum(row.num_targets for row in rows)

@@ -91,7 +91,7 @@ class BpbValidator:
             sizes = self._bytes[window.targets.numpy()[scored]]
             num_bytes += np.bincount(window.clusters[scored], weights=sizes, minlength=count)
         sums = [*nats.tolist(), *targets.tolist(), *num_bytes.tolist()]
-        totals, counts, sizes = np.array(distributed.sum_over_ranks(sums, str(device))).reshape(3, count)
+        totals, counts, sizes = np.array(distributed.sum_over_ranks(sums)).reshape(3, count)
         loss, loss_stderr = ratio(totals, counts)
         bpb, bpb_stderr = ratio(totals / math.log(2), sizes)
         return Validation(loss=loss, bpb=bpb, loss_stderr=loss_stderr, bpb_stderr=bpb_stderr)

@@ -149,7 +149,7 @@ class ChatValidator:
             rows = slice(first, first + len(tokens_BT))
             nats[rows] += losses_BT.double().sum(dim=1).cpu().numpy()
             counts[rows] += (targets_BT != IGNORE_INDEX).sum(dim=1).numpy()
-        sums = distributed.sum_over_ranks([*nats.tolist(), *counts.tolist()], str(device))
+        sums = distributed.sum_over_ranks([*nats.tolist(), *counts.tolist()])
         loss, stderr = ratio(*np.array(sums).reshape(2, self._num_rows))
         return Validation(loss=loss, loss_stderr=stderr)
 

@@ -73,7 +73,7 @@ def compile_loss(
             _try_out(module, shape, context.device, dtype)
     except Exception as error:  # the compiler's failures have no common base; eager gives the same model
         problem = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
-    if distributed.any_rank([bool(problem)], context.device)[0]:
+    if distributed.any_rank([bool(problem)])[0]:
         message = f"torch.compile failed, going on without it ({problem or 'on another rank'})"
         context.events.log("warning", message)
         forget_compiled(module.model)

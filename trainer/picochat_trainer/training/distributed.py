@@ -223,8 +223,8 @@ def refuse_unequal_weights(model: nn.Module) -> None:
                 )
 
 
-def any_rank(flags: Sequence[bool], device: str) -> list[bool]:
-    """For each flag: did any rank raise it? All ranks get the same answer, without waiting for `device`."""
+def any_rank(flags: Sequence[bool]) -> list[bool]:
+    """For each flag: did any rank raise it? All ranks get the same answer, without waiting for their devices."""
     if not dist.is_initialized():
         return list(flags)
     raised = torch.tensor(flags, dtype=torch.int32)
@@ -232,22 +232,10 @@ def any_rank(flags: Sequence[bool], device: str) -> list[bool]:
     return [bool(flag) for flag in raised.tolist()]
 
 
-def sum_over_ranks(values: Sequence[float], device: str) -> list[float]:
+def sum_over_ranks(values: Sequence[float]) -> list[float]:
+    """Sums in float64, place by place."""
     if not dist.is_initialized():
         return list(values)
     total = torch.tensor(values, dtype=torch.float64)
     dist.all_reduce(total)
     return [float(value) for value in total.tolist()]
-
-
-def gather_tensors(tensors: dict[str, Tensor], device: str) -> list[dict[str, Tensor]]:
-    """Every rank's tensors on the CPU, by rank; shapes are the same on all."""
-    if not dist.is_initialized():
-        return [tensors]
-    gathered: list[dict[str, Tensor]] = [{} for _ in range(dist.get_world_size())]
-    for name, tensor in sorted(tensors.items()):
-        parts = [torch.empty_like(tensor, device="cpu") for _ in gathered]
-        dist.all_gather(parts, tensor.cpu())
-        for rank, part in enumerate(parts):
-            gathered[rank][name] = part
-    return gathered

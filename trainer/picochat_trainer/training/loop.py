@@ -196,7 +196,7 @@ class Trainer:
         limit = self.config.max_minutes
         out_of_time = limit is not None and self._elapsed() >= 60 * limit
         stop, save, late = distributed.any_rank(
-            [self.context.stopping, self.context.checkpoint_requested(), out_of_time], self.context.device
+            [self.context.stopping, self.context.checkpoint_requested(), out_of_time]
         )
         if save or stop:
             self._save_resume()

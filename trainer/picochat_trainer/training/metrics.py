@@ -117,7 +117,7 @@ class Meter:
     def _joules(self) -> tuple[float | None, str | None]:
         """Of all ranks together; all of them call this."""
         own, note = self._energy.joules()
-        total, missing = distributed.sum_over_ranks([own or 0.0, float(own is None)], self._device)
+        total, missing = distributed.sum_over_ranks([own or 0.0, float(own is None)])
         return (None, note or "another rank has no energy counter") if missing else (total, None)
 
     def _utilisation(self) -> dict[str, Any]:
