@@ -97,9 +97,7 @@ class Muon(torch.optim.Optimizer):
         if self.compiled:
             try:
                 return orthogonalize_all(matrices, self._polynomials, compiled=True)
-            except (
-                Exception
-            ) as error:  # the compiler's failures have no common base; plain gives the same matrices
+            except Exception as error:  # the compiler's failures have no common base
                 warnings.warn(f"Muon goes on without torch.compile: {type(error).__name__}", stacklevel=2)
                 self.compiled = False
         return orthogonalize_all(matrices, self._polynomials, compiled=False)
