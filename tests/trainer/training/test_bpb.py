@@ -155,6 +155,6 @@ def test_the_standard_error_of_a_ratio_covers_the_truth_as_often_as_it_says() ->
 
 
 def test_validation_between_steps_is_as_long_as_the_steps_repay() -> None:
-    assert tokens_in_training(BaseConfig(eval_every=50), 8192) == 102_400
+    assert tokens_in_training(BaseConfig(eval_every=100), 8192) == 102_400
     assert tokens_in_training(BaseConfig(eval_every=1), 8192) == MIN_VAL_TOKENS_IN_TRAINING
     assert tokens_in_training(BaseConfig(eval_every=1000), 524_288) == MAX_VAL_TOKENS
