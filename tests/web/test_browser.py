@@ -161,6 +161,7 @@ def pages(app: FastAPI, project_id: str, key: Key, runs: dict[str, str]) -> dict
     )
     return {
         "runs": "/",
+        "new-run": "/runs/new",
         **{name: f"/runs/{run}" for name, run in runs.items()},
         "preflight": f"/runs/{runs['stopped']}/preflight",
         "honesty-leaky": f"/runs/{runs['stopped']}/honesty",
@@ -201,6 +202,7 @@ def test_text_has_enough_contrast(
 ) -> None:
     names = (
         "runs",
+        "new-run",
         "blocked",
         "running",
         "stopped",
@@ -251,6 +253,26 @@ def test_without_javascript_a_leak_can_be_followed_from_the_list_to_its_findings
     one.open(f"/runs/{runs['blocked']}/honesty")
     one.page.get_by_role("link", name="Later findings").click()
     expect(one.page.locator("#findings")).to_contain_text("26 to 50 of 60 listed")
+    one.page.context.close()
+
+
+@pytest.mark.parametrize("device", WIDTHS)
+def test_without_javascript_a_paid_run_is_confirmed_by_a_button(
+    chromium: Browser, site: str, shots: Path, key: Key, device: str
+) -> None:
+    one = visit(chromium, site, shots, WIDTHS[device], scripts=False)
+    one.log_in(key.secret)
+    one.page.get_by_role("link", name="New run").click()
+    one.page.get_by_label("Run spec").fill("name: paid\nscale: h200-1b-ddp8\n")
+    one.page.get_by_role("button", name="Check and submit").click()
+    expect(one.page.get_by_role("heading", level=1)).to_have_text("This run is paid for by the hour")
+    expect(one.page.locator("dl.facts")).to_contain_text("GPU hours")
+    one.shoot(f"confirm-run-{device}")
+    assert one.overflow() == 0
+    one.page.get_by_role("button", name="Start the paid run").click()
+    expect(one.page.locator("#summary")).to_contain_text("confirmed by laptop")
+    one.shoot(f"confirmed-run-{device}")
+    assert one.overflow() == 0
     one.page.context.close()
 
 
