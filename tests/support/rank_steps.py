@@ -13,9 +13,8 @@ import torch
 import torch.distributed as dist
 from picochat_contract.configs import DistributedStrategy, ModelConfig
 from picochat_trainer.model import GPT
-from picochat_trainer.model.gpt import IGNORE_INDEX
 from picochat_trainer.training import distributed
-from picochat_trainer.training.compiled import LossModule, eager
+from picochat_trainer.training.compiled import LossModule, compile_pieces, eager
 from picochat_trainer.training.hardware import autocast
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -43,6 +42,7 @@ def steps(
     *,
     dtype: torch.dtype | None = None,
     compiled: bool = False,
+    checkpointing: bool = False,
     **changes: Any,
 ) -> dict[str, Any]:
     """Losses, gradient norms, validation losses and final weights; None is one process with all rows."""
@@ -52,9 +52,9 @@ def steps(
     if strategy is not None:
         distributed.shard(model, "cpu", strategy, dtype=dtype)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    model.gradient_checkpointing = checkpointing
     if compiled:
-        for block in model.model.layers:
-            block.compile(dynamic=False)
+        compile_pieces(model)
     module: nn.Module = LossModule(model)
     if strategy is not None:
         module = distributed.wrap(module, "cpu", strategy)
@@ -97,6 +97,7 @@ def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     found: dict[str, Any] = {"one": steps(None), "ddp": steps("ddp"), "fsdp": steps("fsdp")}
+    found["checkpointed"] = steps("fsdp", checkpointing=True)
     found["untied"] = [steps(strategy, tie_embeddings=False) for strategy in (None, "fsdp")]
     found["bf16"] = [steps(strategy, dtype=torch.bfloat16) for strategy in ("ddp", "fsdp")]
     if compiled:
@@ -112,6 +113,5 @@ def main() -> None:
     distributed.exit_process(0)
 
 
-assert IGNORE_INDEX == -100
 if __name__ == "__main__":
     main()

@@ -64,6 +64,10 @@ def test_fsdp_gathers_an_untied_head_too(found: dict[str, Any]) -> None:
     assert_equal(*found["untied"])
 
 
+def test_fsdp_gathers_a_block_again_where_it_is_computed_again(found: dict[str, Any]) -> None:
+    assert_equal(found["one"], found["checkpointed"])
+
+
 def test_fsdp_that_gathers_in_bf16_learns_what_ddp_with_autocast_learns(found: dict[str, Any]) -> None:
     assert_equal(*found["bf16"], tolerance=BF16_TOLERANCE)
 
