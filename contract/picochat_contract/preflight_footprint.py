@@ -67,6 +67,7 @@ def training_memory(
     count = num_parameters(base.model, vocab)
     tokens = base.device_batch_size * base.model.sequence_len
     weight = 6 if bf16 else 4  # with autocast's copy
+    logits = _logit_bytes(base, vocab, tokens, on_gpu=on_gpu)
     shares, whole = (num_ranks, _gathered(base.model, vocab)) if strategy == "fsdp" else (1, 0)
     return MemoryEstimate(
         parameters=count * weight // shares + whole * weight,
@@ -74,8 +75,8 @@ def training_memory(
         optimizer=_optimizer_bytes(base, count) // shares,
         ema=(count * 4 if base.ema_decay else 0) // shares,
         snapshot=_snapshot_bytes(base, count) // shares,
-        activations=tokens * _activation_bytes(base, on_gpu=on_gpu, bf16=bf16),
-        logits=_logit_bytes(base, vocab, tokens, on_gpu=on_gpu),
+        activations=_activation_bytes(base, tokens, logits, on_gpu=on_gpu, bf16=bf16),
+        logits=logits,
     )
 
 
@@ -177,20 +178,23 @@ def _logit_bytes(base: BaseConfig, vocab: int, tokens: int, *, on_gpu: bool) -> 
     return limit * vocab * BYTES_PER_LOGIT + vocab * base.model.n_embd * 4
 
 
-def _activation_bytes(base: BaseConfig, *, on_gpu: bool, bf16: bool) -> int:
-    """Bytes per token over all layers; with checkpointing the input of each, in float32, and one layer whole."""
-    layer = _layer_bytes(base.model, on_gpu=on_gpu, bf16=bf16)
+def _activation_bytes(base: BaseConfig, tokens: int, logits: int, *, on_gpu: bool, bf16: bool) -> int:
+    """Of all layers; with checkpointing the input of each, in float32, and one layer whole once the logits are gone."""
+    layer = tokens * _layer_bytes(base.model, on_gpu=on_gpu, bf16=bf16)
     if base.gradient_checkpointing:
-        return layer + base.model.n_layer * 4 * base.model.n_embd
+        return base.model.n_layer * tokens * 4 * base.model.n_embd + max(0, layer - logits)
     return base.model.n_layer * layer
 
 
 def _layer_bytes(model: ModelConfig, *, on_gpu: bool, bf16: bool) -> int:
     """Bytes per token that one layer keeps for its backward pass. Coefficients fitted to saved tensors."""
     kv_width = model.num_kv_heads * model.head_dim
+    hidden = model.hidden * (2 if model.activation == "swiglu" else 1)
     if bf16:
-        kept, scores = 37 * model.n_embd + 10 * kv_width + 8 * model.hidden, 6
+        kept, normed, scores = 31 * model.n_embd + 4 * kv_width + 4 * hidden, 6, 6
     else:
-        kept, scores = 40 * model.n_embd + 16 * kv_width + 16 * model.hidden, 4
+        kept, normed, scores = 32 * model.n_embd + 8 * kv_width + 8 * hidden, 8, 4
+    if model.qk_norm:
+        kept += normed * (model.n_embd + kv_width)
     # Plain matmul attention, which the CPU takes, keeps every score.
     return kept if on_gpu else kept + scores * model.n_head * model.sequence_len

@@ -1,4 +1,7 @@
-"""Estimated activation memory against what the model's layers really keep for the backward pass."""
+"""Estimated memory against what layers really keep for the backward pass, and against the peak of real training steps."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -6,16 +9,37 @@ from picochat_contract.configs import BaseConfig, ModelConfig
 from picochat_contract.preflight_footprint import BYTES_PER_LOGIT, disk_bytes, training_memory
 from picochat_trainer.model import GPT, gpt
 from picochat_trainer.model.attention import fused_attention, matmul_attention
+from picochat_trainer.training.optim import make_optimizer
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 ROWS, VOCAB = 4, 512
+GPT2: dict[str, Any] = {
+    "norm_type": "layernorm",
+    "position_encoding": "learned",
+    "activation": "gelu",
+    "qk_norm": False,
+}
 SHAPES = [
     ModelConfig(n_layer=4, n_head=4, n_embd=128, sequence_len=128),
     ModelConfig(n_layer=3, n_head=4, n_kv_head=1, n_embd=256, sequence_len=128),
     ModelConfig(n_layer=6, n_head=2, n_embd=128, sequence_len=256, mlp_hidden=512, parallel_residual=True),
+    ModelConfig(n_layer=5, n_head=4, n_embd=128, sequence_len=128, activation="relu2"),
+    ModelConfig(n_layer=7, n_head=4, n_embd=128, sequence_len=128, **GPT2),
 ]
+STEPS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "checkpointing": {"gradient_checkpointing": True},
+    "chunks": {"loss_chunk_tokens": 64},
+    "both": {"gradient_checkpointing": True, "loss_chunk_tokens": 64},
+    "muon": {"optimizer": "muon"},
+}
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape.n_layer}x{shape.n_embd}")
+@pytest.mark.parametrize(
+    "shape", SHAPES, ids=lambda shape: f"{shape.n_layer}x{shape.n_embd}-{shape.activation}"
+)
 @pytest.mark.parametrize("bf16", [True, False])
 @pytest.mark.parametrize("on_gpu", [True, False])
 def test_the_estimate_is_near_what_is_kept(
@@ -31,6 +55,25 @@ def test_the_estimate_is_near_what_is_kept(
     assert kept_bytes(shape, bf16=bf16) == pytest.approx(expected, rel=0.15)
 
 
+def test_a_running_mean_holds_the_weights_once_more() -> None:
+    plain, mean = (
+        training_memory(BaseConfig(ema_decay=decay), VOCAB, on_gpu=True, bf16=False) for decay in (0.0, 0.99)
+    )
+    assert mean.total - plain.total == mean.ema == plain.parameters
+
+
+def test_with_fsdp_a_rank_has_its_share_and_whole_what_it_is_at_work_on() -> None:
+    base = BaseConfig(model=ModelConfig(n_layer=20), loss_spike_rollback=True, ema_decay=0.9)
+    whole = training_memory(base, VOCAB, on_gpu=True, bf16=True)
+    share = training_memory(base, VOCAB, on_gpu=True, bf16=True, num_ranks=4, strategy="fsdp")
+    for name in ("optimizer", "ema", "snapshot"):
+        assert getattr(share, name) == getattr(whole, name) // 4 > 0
+    assert whole.parameters / 4 < share.parameters < whole.parameters / 2
+    assert (share.activations, share.logits) == (whole.activations, whole.logits)
+    alone = training_memory(base, VOCAB, on_gpu=True, bf16=True, num_ranks=4, strategy="ddp")
+    assert alone == whole
+
+
 def test_rollback_holds_weights_and_optimizer_a_second_time() -> None:
     plain, guarded = BaseConfig(), BaseConfig(loss_spike_rollback=True)
     parameters = training_memory(plain, VOCAB, on_gpu=False, bf16=False).parameters
@@ -38,6 +81,62 @@ def test_rollback_holds_weights_and_optimizer_a_second_time() -> None:
     disk = [disk_bytes(base, VOCAB, corpus_tokens=0) for base in (plain, guarded)]
     assert memory[1] - memory[0] == 3 * parameters
     assert disk[1] - disk[0] == 2 * 3 * parameters  # two resume checkpoints
+
+
+@pytest.mark.parametrize("options", STEPS.values(), ids=STEPS)
+@pytest.mark.parametrize("bf16", [True, False])
+def test_the_estimate_is_near_the_peak_of_a_training_step(options: dict[str, Any], bf16: bool) -> None:
+    shape = ModelConfig(n_layer=4, n_head=4, n_embd=128, sequence_len=128)
+    base = BaseConfig(model=shape, device_batch_size=ROWS, learning_rate=1e-3, **options)
+    estimate = training_memory(base, 2_048, on_gpu=False, bf16=bf16).total
+    assert 0.8 <= peak_bytes(base, 2_048, bf16=bf16) / estimate <= 1.05
+
+
+def peak_bytes(base: BaseConfig, vocab: int, *, bf16: bool) -> int:
+    """Most bytes of tensors that are alive at once in two training steps."""
+    model = GPT(base.model, vocab)
+    model.init_weights(1)
+    model.gradient_checkpointing = base.gradient_checkpointing
+    model.loss_chunk_tokens = base.loss_chunk_tokens
+    optimizer = make_optimizer(model, base, num_ranks=1)
+    tokens = torch.randint(0, vocab, (ROWS, base.model.sequence_len))
+    with LiveTensors(list(model.parameters())) as live:
+        for _ in range(2):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+                loss = model.loss(tokens, tokens)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return live.peak
+
+
+class LiveTensors(TorchDispatchMode):
+    """Adds up the storages that are alive after each operation."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        self.peak = 0
+        self._live: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._hold(tensors)
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self._hold([leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)])
+        self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._live.values()))
+        return result
+
+    def _hold(self, tensors: Sequence[torch.Tensor]) -> None:
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            reference = StorageWeakRef(storage)
+            self._live[reference.cdata] = reference, storage.nbytes()
 
 
 def kept_bytes(shape: ModelConfig, *, bf16: bool) -> int:
