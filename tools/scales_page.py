@@ -94,7 +94,7 @@ def _table(titles: tuple[str, ...], facts: list[ScaleFacts], row: Callable[[Scal
 
 def _shape(facts: ScaleFacts) -> list[str]:
     model = facts.spec.base.model
-    parts = [model.norm_type, model.position_encoding, model.activation]
+    parts: list[str] = [model.norm_type, model.position_encoding, model.activation]
     parts += ["QK norm"] if model.qk_norm else []
     parts += ["parallel"] if model.parallel_residual else []
     parts += ["tied"] if model.tie_embeddings else []

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from picochat_contract.configs import BaseConfig, DistributedStrategy, ModelConfig, OptimConfig
-from picochat_contract.device_classes import GPU_CLASSES as GPU_CLASSES
-from picochat_contract.device_classes import DeviceClass as DeviceClass
+from picochat_contract.device_classes import DeviceClass
 from picochat_contract.model_size import (
     flops_per_token,
     num_body_parameters,
