@@ -68,3 +68,10 @@ def test_products_run_in_bfloat16_only_where_that_is_native(monkeypatch: pytest.
     assert product_dtype(torch.device("cpu")) == torch.bfloat16
     monkeypatch.setattr("picochat_trainer.training.hardware.cpu_has_bf16", lambda: False)
     assert product_dtype(torch.device("cpu")) == torch.float32
+
+
+def test_it_is_one_graph_for_each_shape() -> None:
+    """Traced as for a GPU, run without a compiler."""
+    traced = torch.compile(orthogonalize, dynamic=False, fullgraph=True, backend="eager")
+    for stack in (matrices(3, 8, 24), matrices(2, 8, 8)):
+        assert torch.equal(traced(stack, POLAR_EXPRESS), orthogonalize(stack))

@@ -68,6 +68,7 @@ def _step_adamw(part: torch.optim.Optimizer, flag: Tensor | None) -> None:
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig, *, num_ranks: int = 1) -> Optimizers:
+    """The optimizer that `config` asks for, at the highest rate of its schedule."""
     rate, decay = effective_learning_rate(config, num_ranks), effective_weight_decay(config, num_ranks)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     muon: list[nn.Parameter] = []
