@@ -50,6 +50,7 @@ SUMMARY = "summary.json"
 SUMMARY_MD = "summary.md"
 WEIGHTS = "model.safetensors"  # inside every checkpoint folder
 RESUME_CHECKPOINT = "resume_checkpoint"  # inside base/ and sft/
+KEPT = "kept"  # inside base/ and sft/: step-000500/ and so on, weights of every keep_every steps
 TENSORBOARD = "tensorboard"  # inside base/ and sft/, where it was asked for
 CURVES = "curves.csv"  # inside base/ and sft/: what was measured, step by step
 CURVES_PNG = "curves.png"
@@ -101,7 +102,9 @@ def kind_of(path: str) -> Kind:
     pure = PurePosixPath(path)
     if path in EVIDENCE_PATHS.values():
         return Kind.EVIDENCE
-    if pure.suffix == ".safetensors" or any(part.endswith("checkpoint") for part in pure.parts):
+    if pure.suffix == ".safetensors" or any(
+        part == KEPT or part.endswith("checkpoint") for part in pure.parts
+    ):
         return Kind.CHECKPOINT
     if path in (TOKENIZER, TOKENIZER_CONFIG):
         return Kind.TOKENIZER

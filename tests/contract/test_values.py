@@ -107,6 +107,7 @@ def test_run_folder_names_are_accepted(path: str) -> None:
         ("corpus.txt", Kind.DATA),
         ("tokenizer.json", Kind.TOKENIZER),
         ("sft/checkpoint/config.json", Kind.CHECKPOINT),
+        ("base/kept/step-000500/config.json", Kind.CHECKPOINT),
         ("eval/eval_report.json", Kind.EVIDENCE),
         ("eval/report.md", Kind.REPORT),
         ("base/sample.txt", Kind.SAMPLE),

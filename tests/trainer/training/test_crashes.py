@@ -15,6 +15,7 @@ import pytest
 import torch
 from picochat_contract.errors import Code
 from picochat_contract.exit_codes import StageExit
+from picochat_contract.manifest import Manifest
 from picochat_trainer.training.checkpoint import LossPoint, load_resume
 from support.checkpoints import RESUME, Small, small, state
 from torch import Tensor
@@ -127,6 +128,9 @@ def test_a_disk_that_fills_up_ends_the_stage_and_it_goes_on_when_there_is_room(
     assert "resume_checkpoint could not be written: File too large" in error["message"]
     point = load_resume(run_dir / RESUME)
     assert point is not None and point.fallback is None
-    assert finish_stage(run_dir) == StageExit.DONE
+    assert finish_stage(run_dir, keep_every=25) == StageExit.DONE
+    manifest = Manifest.model_validate_json((run_dir / "stages/base/manifest.json").read_bytes())
+    kept = {output.path for output in manifest.outputs if output.path.startswith("base/kept/")}
+    assert {path.split("/")[2] for path in kept} == {"step-000025", "step-000050"}
     for name in ("base/checkpoint/model.safetensors", "base/best_checkpoint/model.safetensors"):
         assert (run_dir / name).read_bytes() == (undisturbed_run / name).read_bytes()

@@ -9,6 +9,8 @@ import re
 import shutil
 from typing import Final
 
+from picochat_contract import layout
+
 from picochat_trainer.context import StageContext
 
 KEPT_KIND: Final = "kept"
@@ -17,7 +19,7 @@ _STEP: Final = re.compile(r"step-(\d{6,})")
 
 def kept_folder(best: str) -> str:
     """Run-folder name of the folder of kept weights of the stage whose best weights are in `best`."""
-    return f"{best.rpartition('/')[0]}/kept"
+    return f"{best.rpartition('/')[0]}/{layout.KEPT}"
 
 
 def kept_name(best: str, step: int) -> str:
