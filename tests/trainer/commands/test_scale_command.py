@@ -10,7 +10,11 @@ from picochat_client.program import main
 from picochat_client.specs import read_spec
 from picochat_contract.exit_codes import ClientExit
 from picochat_contract.overrides import with_setting
+from picochat_contract.preflight import PreflightRecord
+from picochat_contract.preflight_plan import PLAN_RULES
 from picochat_contract.spec import parse_mapping
+from picochat_trainer import local_run
+from support.in_process import run_stage_here
 
 
 def plan(*options: str) -> int:
@@ -81,3 +85,31 @@ def test_json_holds_what_follows_from_the_plan(capsys: pytest.CaptureFixture[str
 def test_a_wrong_call_is_exit_64(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan(*options) == ClientExit.USAGE
     assert said in capsys.readouterr().err
+
+
+def test_run_tiny_takes_the_file_and_preflight_has_nothing_against_its_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_run, "run_stage", run_stage_here)
+    text, out, run_dir = tmp_path / "text", tmp_path / "plan.yaml", tmp_path / "run"
+    text.mkdir()
+    for number in range(40):
+        (text / f"{number}.txt").write_text(f"Document {number} says {number * number} and no more.\n" * 60)
+    small = "--depth 1 --vocab-size 1024 --context-size 64 --device cpu --long-run-gate-profile research"
+    assert plan(*small.split(), "--out", str(out)) == ClientExit.OK
+    main(
+        [
+            "run",
+            "tiny",
+            "--out-dir",
+            str(run_dir),
+            "--spec",
+            str(out),
+            "--input",
+            str(text),
+            "--preflight-only",
+        ]
+    )
+    report = PreflightRecord.model_validate_json((run_dir / "preflight.json").read_text())
+    assert not {check.id for check in report.blocking} & {rule.id for rule in PLAN_RULES}
+    assert report.budget["planned_param_data_ratio"] == pytest.approx(20, rel=0.01)

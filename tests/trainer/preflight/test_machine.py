@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from picochat_trainer.preflight import machine
 from picochat_trainer.preflight.machine import machine_facts, memory_bytes, visible_gpus
 from picochat_trainer.training import hardware
 
@@ -49,3 +50,13 @@ def test_with_a_driver_torch_is_asked(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_driver_without_a_device_gives_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert visible_gpus([tmp_path]) == () == hardware.cuda_devices()
+
+
+def test_optional_packages_are_named_where_they_can_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = {"tensorboard"}
+    monkeypatch.setattr(machine, "find_spec", lambda name: object() if name in installed else None)
+    assert machine_facts(tmp_path, 1).packages == ("tensorboard",)
+    installed.clear()
+    assert machine_facts(tmp_path, 1).packages == ()
