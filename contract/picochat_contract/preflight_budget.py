@@ -11,6 +11,7 @@ from typing import Final
 
 from picochat_contract.configs import PreflightConfig, RunPlan
 from picochat_contract.data_configs import TokenizerConfig
+from picochat_contract.holdout import held_out_fraction
 from picochat_contract.learning_rates import (
     REFERENCE_ROWS,
     configured_learning_rate,
@@ -96,7 +97,7 @@ def plan_budget(config: PreflightConfig, plan: RunPlan, facts: PreflightFacts) -
     ranks = plan.resources.num_ranks
     tokens_per_byte, token_note = estimated_tokens_per_byte(plan.tokenizer)
     corpus_tokens = facts.corpus.num_bytes * tokens_per_byte + 2 * facts.corpus.num_documents
-    train_tokens = corpus_tokens * (1 - base.val_fraction)
+    train_tokens = corpus_tokens * (1 - held_out_fraction(base.val_fraction, round(corpus_tokens)))
     figures = plan_figures(plan, machine, corpus_tokens - train_tokens)
     vocab, parameters = figures.vocab_size, figures.parameters
     step_tokens, planned = figures.tokens_per_step, figures.planned_tokens
