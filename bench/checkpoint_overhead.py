@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from generated_run import NEVER, base_config, write_inputs, write_job
+from stage_process import after_each_step, run_base
 from step_times import WARM_STEPS, load_line
-from train_cpu import BYTES_PER_TOKEN, SHAPES, VOCAB_SIZE
+from train_cpu import BYTES_PER_TOKEN, MIN_BYTES, SHAPES, VOCAB_SIZE
 
 GOAL = 0.02
 STEPS_AFTER = 10
@@ -48,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         length = SHAPES[args.shape]["sequence_len"]
-        size = min(num_steps * args.rows * length, 500_000) * BYTES_PER_TOKEN * 2
+        size = max(MIN_BYTES, num_steps * args.rows * length * BYTES_PER_TOKEN)
         write_inputs(folder / "inputs", vocab_size=VOCAB_SIZE, num_bytes=size)
         print(f"shape {args.shape}, {args.rows} rows, every {args.every} steps; {load_line()}\n", flush=True)
         found: dict[str, list[dict[str, Any]]] = {mode: [] for mode in MODES}
@@ -84,39 +85,38 @@ def _run(mode: str, run_dir: Path, num_steps: int, cache: Path) -> dict[str, Any
 
 def _run_stage(mode: str, run_dir: Path, num_steps: int) -> None:
     """In the stage's process: take the time of steps and of what saving keeps the training from."""
-    optim = importlib.import_module("picochat_trainer.training.optim")
-    checkpointer = importlib.import_module("picochat_trainer.training.checkpointer").Checkpointer
-    process = importlib.import_module("picochat_trainer.process")
-    step, save, poll = optim.Optimizers.step, checkpointer.save, checkpointer.poll
     ends: list[float] = []
     saves: list[tuple[int, float]] = []
     polled = [0.0]
 
-    def stamped(self: Any, *args: Any, **options: Any) -> None:
-        step(self, *args, **options)
+    def prepare() -> None:
+        checkpointer = importlib.import_module("picochat_trainer.training.checkpointer").Checkpointer
+        save, poll = checkpointer.save, checkpointer.poll
+
+        def timed_save(self: Any, *args: Any, **options: Any) -> None:
+            begin = time.perf_counter()
+            if mode == "torch.save":
+                _save_plainly(self, run_dir / "plain.pt")
+            else:
+                save(self, *args, **options)
+            saves.append((len(ends), time.perf_counter() - begin))
+
+        def timed_poll(self: Any) -> None:
+            begin = time.perf_counter()
+            poll(self)
+            polled[0] += time.perf_counter() - begin
+
+        checkpointer.save, checkpointer.poll = timed_save, timed_poll
+        after_each_step(stamp)
+
+    def stamp() -> None:
         ends.append(time.perf_counter())
         if len(ends) == num_steps:
             result = {"ends": ends, "saves": saves, "polled": polled[0]}
             (run_dir / "times.json").write_text(json.dumps(result), encoding="utf-8")
             os._exit(0)
 
-    def timed_save(self: Any, state: Any, snapshot: Any) -> None:
-        begin = time.perf_counter()
-        if mode == "torch.save":
-            _save_plainly(self, run_dir / "plain.pt")
-        else:
-            save(self, state, snapshot)
-        saves.append((len(ends), time.perf_counter() - begin))
-
-    def timed_poll(self: Any) -> None:
-        begin = time.perf_counter()
-        poll(self)
-        polled[0] += time.perf_counter() - begin
-
-    optim.Optimizers.step = stamped
-    checkpointer.save, checkpointer.poll = timed_save, timed_poll
-    config = run_dir / "stages" / "base" / "stage.json"
-    process.main(["base", "--config", str(config), "--out", str(run_dir)])
+    raise SystemExit(run_base(run_dir, prepare))
 
 
 def _save_plainly(self: Any, path: Path) -> None:

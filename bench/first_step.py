@@ -27,6 +27,7 @@ from picochat_contract.spec import expand, parse_mapping
 from picochat_contract.stages import StageName
 from picochat_contract.states import STAGE_DONE
 from picochat_trainer.local_run import LocalRun
+from stage_process import after_each_step, run_base
 from step_times import load_line
 
 PARTS = ("import", "data", "compile", "step")
@@ -106,38 +107,38 @@ def _first_step(folder: Path, job: StageJob) -> dict[str, float]:
 
 def _run_stage(folder: Path, started: float) -> None:
     """In the stage's process: take the times of its parts and end at the first step."""
-    base = importlib.import_module("picochat_trainer.stages.base")
-    loop = importlib.import_module("picochat_trainer.training.loop")
-    optim = importlib.import_module("picochat_trainer.training.optim")
-    process = importlib.import_module("picochat_trainer.process")
-    imported = time.perf_counter()
     times: dict[str, float] = {"compile": 0.0}
-    train, compile_loss, step = base.train, loop.compile_loss, optim.Optimizers.step
 
-    def timed_train(*args: Any, **options: Any) -> Any:
-        times["train"] = time.perf_counter()
-        return train(*args, **options)
+    def prepare() -> None:
+        base = importlib.import_module("picochat_trainer.stages.base")
+        loop = importlib.import_module("picochat_trainer.training.loop")
+        times["imported"] = time.perf_counter()
+        train, compile_loss = base.train, loop.compile_loss
 
-    def timed_compile(*args: Any, **options: Any) -> Any:
-        begin = time.perf_counter()
-        result = compile_loss(*args, **options)
-        times["compile"] = time.perf_counter() - begin
-        return result
+        def timed_train(*args: Any, **options: Any) -> Any:
+            times["train"] = time.perf_counter()
+            return train(*args, **options)
 
-    def last_step(self: Any, *args: Any, **options: Any) -> None:
-        step(self, *args, **options)
-        end = time.perf_counter()
+        def timed_compile(*args: Any, **options: Any) -> Any:
+            begin = time.perf_counter()
+            result = compile_loss(*args, **options)
+            times["compile"] = time.perf_counter() - begin
+            return result
+
+        base.train, loop.compile_loss = timed_train, timed_compile
+        after_each_step(finish)
+
+    def finish() -> None:
         parts = {
-            "import": imported - started,
-            "data": times["train"] - imported,
+            "import": times["imported"] - started,
+            "data": times["train"] - times["imported"],
             "compile": times["compile"],
-            "step": end - times["train"] - times["compile"],
+            "step": time.perf_counter() - times["train"] - times["compile"],
         }
         (folder / "parts.json").write_text(json.dumps(parts), encoding="utf-8")
         os._exit(0)
 
-    base.train, loop.compile_loss, optim.Optimizers.step = timed_train, timed_compile, last_step
-    process.main(["base", "--config", str(folder / "stages" / "base" / "stage.json"), "--out", str(folder)])
+    raise SystemExit(run_base(folder, prepare))
 
 
 def _table(found: dict[str, list[dict[str, float]]]) -> None:

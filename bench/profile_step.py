@@ -10,6 +10,7 @@ the speed.
 import argparse
 import importlib
 import math
+import os
 import re
 import subprocess
 import sys
@@ -19,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from generated_run import base_config, write_inputs, write_job
+from stage_process import after_each_step, run_base
 from step_times import WARM_STEPS, load_line
-from train_cpu import BYTES_PER_TOKEN, SHAPES, VOCAB_SIZE
+from train_cpu import BYTES_PER_TOKEN, MIN_BYTES, SHAPES, VOCAB_SIZE
 
 # First match wins. Fused kernels carry the names of what is fused in them.
 KINDS = (
@@ -58,36 +60,32 @@ def main() -> None:
     needed = (num_steps + 2) * args.rows * config.model.sequence_len * BYTES_PER_TOKEN
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_inputs(folder / "inputs", vocab_size=VOCAB_SIZE, num_bytes=int(1.2 * needed))
+        write_inputs(folder / "inputs", vocab_size=VOCAB_SIZE, num_bytes=max(MIN_BYTES, int(1.2 * needed)))
         write_job(folder, folder / "inputs", config, {"device": "cpu", "num_threads": args.threads})
         print(load_line(), flush=True)
         subprocess.run([sys.executable, __file__, *sys.argv[1:], "--folder", name], check=True)
 
 
 def _run_here(args: argparse.Namespace) -> None:
-    import torch._inductor.config as inductor  # with the stage, not with the parent, which needs no torch
-    from torch.profiler import ProfilerActivity, profile
+    done, profilers = [0], list[Any]()
 
-    inductor.cpp.enable_kernel_profile = True  # type: ignore[attr-defined]
-    optim = importlib.import_module("picochat_trainer.training.optim")
-    step, done = optim.Optimizers.step, [0]
-    profiler = profile(activities=[ProfilerActivity.CPU], record_shapes=True)
+    def prepare() -> None:
+        importlib.import_module("torch._inductor.config").cpp.enable_kernel_profile = True
+        after_each_step(count)
 
-    def counted(self: Any, *values: Any, **options: Any) -> None:
-        step(self, *values, **options)
+    def count() -> None:
         done[0] += 1
         if done[0] == WARM_STEPS:
-            profiler.start()
+            profiler = importlib.import_module("torch.profiler")
+            profilers.append(profiler.profile(activities=[profiler.ProfilerActivity.CPU], record_shapes=True))
+            profilers[0].start()
         if done[0] == WARM_STEPS + args.steps:
-            profiler.stop()
-            _report(profiler, args.steps, args.top)
+            profilers[0].stop()
+            _report(profilers[0], args.steps, args.top)
             sys.stdout.flush()
-            raise SystemExit(0)
+            os._exit(0)
 
-    optim.Optimizers.step = counted
-    process = importlib.import_module("picochat_trainer.process")
-    config = args.folder / "stages" / "base" / "stage.json"
-    process.main(["base", "--config", str(config), "--out", str(args.folder)])
+    raise SystemExit(run_base(args.folder, prepare))
 
 
 def _report(profiler: Any, num_steps: int, top: int) -> None:

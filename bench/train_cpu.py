@@ -10,7 +10,8 @@ rounds. FLOP are PaLM's count with attention (6 N + 12 L H h T per token). First
 compiler cache (round 1) and a full one (later). The loss is the last one told: each program should have learned as much.
 
 litgpt needs an environment of its own: python -m venv V; V/bin/pip install litgpt "torch>=2.11,<=2.13.0" (a CPU build of torch,
-see tools/torch_index.py). Measures no GPU, no other machine, and no quality.
+see tools/torch_index.py). Our process lets waiting threads sleep sooner than the others do, which helps it on a busy machine:
+there, --spin 1000 gives all of them the same. Measures no GPU, no other machine, and no quality.
 """
 
 import argparse
@@ -39,6 +40,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 VOCAB_SIZE = 4_096
 BYTES_PER_TOKEN = 3  # of the generated text, at least
+MIN_BYTES = 3_000_000  # fewer do not fill the vocabulary
 QUICK_STEPS = 10
 MATMUL = 2_048
 
@@ -66,10 +68,15 @@ class Bench:
     vocab_size: int
     num_steps: int
     peer_python: Path | None
+    spin_count: int | None
 
     @property
     def rows(self) -> int:
         return self.config.device_batch_size
+
+    @property
+    def num_parameters(self) -> int:
+        return num_parameters(self.config.model, self.vocab_size)
 
     @property
     def tokens_per_step(self) -> int:
@@ -84,12 +91,18 @@ class Bench:
         """Measure one program once; what goes wrong becomes its line."""
         folder = self.folder / f"program{number}"
         variables = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled"), "HF_HUB_OFFLINE": "1"}
+        if self.spin_count is not None:
+            variables["GOMP_SPINCOUNT"] = str(self.spin_count)
         try:
             measured = (
                 self._ours(folder, variables) if number == 0 else self._other(number, folder, variables)
             )
         except ChildFailedError as error:
             program.problem = str(error)
+            return
+        told = re.search(r"Total parameters: ([0-9,]+)", measured.log)
+        if told and int(told[1].replace(",", "")) != self.num_parameters:
+            program.problem = f"it has {told[1]} parameters, ours {self.num_parameters:,}"
             return
         program.runs.append(measured)
         program.loss = last_loss(folder) if number == 0 else _loss_in(measured.log)
@@ -134,6 +147,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="10 steps, one round")
     parser.add_argument("--peer-python", type=Path, help="a Python that can import litgpt")
+    parser.add_argument("--spin", type=int, help="GOMP_SPINCOUNT for all programs")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     args = parser.parse_args()
     if args.quick:
@@ -158,12 +172,15 @@ def _prepare(folder: Path, args: argparse.Namespace, peer: Path | None) -> Bench
     config = base_config(num_steps, model=SHAPES[args.shape], device_batch_size=args.rows)
     needed = (num_steps + 2) * args.rows * config.model.sequence_len
     store = write_inputs(
-        folder / "inputs", vocab_size=VOCAB_SIZE, num_bytes=int(needed * BYTES_PER_TOKEN * 1.2)
+        folder / "inputs",
+        vocab_size=VOCAB_SIZE,
+        num_bytes=max(MIN_BYTES, int(needed * BYTES_PER_TOKEN * 1.2)),
     )
     write_rows(store, config, num_steps + 2, folder / "rows.npy")
-    bench = Bench(folder, config, store.vocab_size, num_steps, peer)
-    parameters = num_parameters(config.model, bench.vocab_size)
-    print(f"{parameters:,} parameters: {json.dumps(SHAPES[args.shape])}, vocabulary {bench.vocab_size:,}")
+    bench = Bench(folder, config, store.vocab_size, num_steps, peer, args.spin)
+    print(
+        f"{bench.num_parameters:,} parameters: {json.dumps(SHAPES[args.shape])}, vocabulary {bench.vocab_size:,}"
+    )
     print(f"{args.rows} rows of {config.model.sequence_len} tokens a step, {args.steps} steps x {args.rounds} rounds, "
           f"torch {torch.__version__}, {load_line()}")  # fmt: skip
     print(
