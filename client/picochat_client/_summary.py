@@ -107,9 +107,7 @@ def _bits_per_byte(client: Client, run: RunOut) -> str | None:
     except (ApiError, ValidationError, ValueError):
         return None  # the key may not read artifacts; the verdict above stands without this line
     ratio = f" ({base.val_bpb / base.unigram_bpb:.2f} of it)" if base.unigram_bpb > 0 else ""
-    return (
-        f"base validation: {base.bpb_text} bits per byte, unigram baseline {base.unigram_bpb:.3f}{ratio}"
-    )
+    return f"base validation: {base.bpb_text} bits per byte, unigram baseline {base.unigram_bpb:.3f}{ratio}"
 
 
 def _stored_sample(client: Client, run: RunOut, name: str) -> Sample | None:
