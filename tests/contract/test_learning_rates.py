@@ -54,16 +54,16 @@ def test_a_fourfold_batch_doubles_the_rate_of_the_law() -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_small_models_are_not_given_rates_outside_what_the_law_was_fitted_on(optimizer: str) -> None:
-    assert law_learning_rate(10**5, 10**7, 2_048, optimizer) == LAW_MAXIMUM[optimizer]
+    assert law_learning_rate(10**5, 10**7, 2_048) == LAW_MAXIMUM
     config = BaseConfig(learning_rate=None, optimizer=optimizer)  # type: ignore[arg-type]
-    assert effective_learning_rate(config, 1) == LAW_MAXIMUM[optimizer]
+    assert effective_learning_rate(config, 1) == LAW_MAXIMUM
 
 
 def test_a_rate_that_is_not_given_is_that_of_the_law_for_all_tokens_of_the_run() -> None:
     step_tokens = 128 * 1024
     wanted = law_learning_rate(num_body_parameters(MEDIUM.model), 15_625 * step_tokens, step_tokens)
     assert effective_learning_rate(MEDIUM, 1) == wanted
-    assert 5e-4 < wanted < LAW_MAXIMUM["adamw"]
+    assert 5e-4 < wanted < LAW_MAXIMUM
 
 
 def test_a_derived_rate_is_that_of_its_batch_already() -> None:
