@@ -5,7 +5,7 @@ chat_benchmark.jsonl eval_benchmark.jsonl preferences.jsonl external/<name>.json
 honesty/{honesty_report,audit_report}.{json,md} preflight.{json,md}
 tokenizer.json tokenizer_config.json tokens/{token_shards_manifest.json,tokens-000000.bin,...}
 base/  sft/  sft_fit/  sft_fit_heldout/  eval/  gate/  summary.json summary.md
-stages/<stage>/{stage.json,events.jsonl,manifest.json,error.json,log.txt}
+stages/<stage>/{stage.json,events.jsonl,manifest.json,error.json,log.txt,ddp_control.json}
 """
 
 import re
