@@ -81,11 +81,14 @@ def check_attention(setup: Setup) -> Finding:
                 differences[name] = difference
                 if not difference <= _limit(dtype):
                     over.append(f"{name} {difference:.2g}")
-    worst = max(differences.values(), default=None)
+    worst = {
+        name: max(value for form, value in differences.items() if form.endswith(f" in {name}"))
+        for name in dict.fromkeys(form.rpartition(" in ")[2] for form in differences)
+    }
     missing = setup.attn_backend != "auto" and not differences
     return judged(
         bool(differences) and not over,
-        worst,
+        ", ".join(f"{value:.2g} in {name}" for name, value in worst.items()) or None,
         "; ".join(f"<= {_limit(dtype):g} in {_name(dtype)}" for dtype in LIMITS),
         "; ".join(
             part
