@@ -107,7 +107,7 @@ def throughput_text(throughput: dict[str, Any]) -> str:
         return f"No step was done in this process, {where}."
     return (
         f"{speed:,.0f} tokens/s {where}, {throughput['tokens_per_second_with_pauses']:,.0f} with validation and "
-        f"checkpoints; {throughput['gflops_per_second']:,.0f} GFLOP/s, an MFU of {throughput['mfu']:.1%} of "
+        f"checkpoints; {throughput['gflops_per_second']:,.1f} GFLOP/s, an MFU of {throughput['mfu']:.1%} of "
         f"{throughput['peak']['flops_per_second'] / 1e9:,.0f} GFLOP/s per rank ({throughput['peak']['source']})."
     )
 
