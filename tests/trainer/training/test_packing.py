@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
-from picochat_trainer.training.packing import PackedRows, pack, split_long
+from picochat_trainer.training.packing import PackedRows, load_plan, pack, save_plan, split_long
 from picochat_trainer.training.tokens import Spans
 
 
@@ -100,3 +102,13 @@ def test_few_documents_are_packed_too(lengths: list[int]) -> None:
 def test_documents_without_text_are_no_rows(lengths: list[int]) -> None:
     rows = pack(documents(lengths), 5, seed=1)
     assert (len(rows), rows.used_tokens, rows.filled_fraction) == (0, 0, 0.0)
+
+
+def test_a_saved_plan_is_the_plan(tmp_path: Path) -> None:
+    plan = pack(realistic(200), 129, seed=1)
+    save_plan(plan, tmp_path / "plan")
+    loaded = load_plan(tmp_path / "plan")
+    assert (loaded.row_len, loaded.num_documents, loaded.num_tokens) == (129, 200, plan.num_tokens)
+    assert loaded.firsts.tolist() == plan.firsts.tolist()
+    assert loaded.pieces.addresses.tolist() == plan.pieces.addresses.tolist()
+    assert loaded.pieces.lengths.tolist() == plan.pieces.lengths.tolist()
