@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from picochat_contract import layout
 from picochat_contract.gate import CheckStatus, GateReport, Verdict
 from picochat_contract.preflight import PreflightStatus
+from picochat_contract.preflight_judge import RULES
 from picochat_contract.stages import StageName
 from picochat_contract.states import AttemptState, RunState, StageState
 from picochat_server.auth.service import ensure_project
@@ -316,7 +317,7 @@ def test_a_run_that_preflight_stopped_says_why_and_what_would_fix_it(
     run = seed.stopped_by_preflight(app, project_id, "leaky")
     source = logged_in.get(f"/runs/{run}").text
     page = html.unescape(text_of(source))
-    assert "Preflight blocked this run: 1 of 56 checks. No later stage was run." in page
+    assert f"Preflight blocked this run: 1 of {len(RULES)} checks. No later stage was run." in page
     assert "honesty : 3 eval prompts among SFT rows" in page
     assert "Measured 3, the limit is > 0. Fix" not in page, "the word is drawn, not said twice"
     assert "Measured 3, the limit is > 0. remove the leaked rows" in page

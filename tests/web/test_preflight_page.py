@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from picochat_contract import layout
+from picochat_contract.preflight_judge import RULES
 from picochat_server.db import transaction
 from picochat_server.models import PreflightReportRow
 from support import seeded_runs as seed
@@ -22,11 +23,11 @@ def test_preflight_shows_what_blocks_first_with_limit_and_fix(
 ) -> None:
     run = seed.stopped_by_preflight(app, project_id, "leaky")
     page = show(f"/runs/{run}/preflight")
-    assert "Blocked by 1 of 56 checks. What would fix each:" in page
+    assert f"Blocked by 1 of {len(RULES)} checks. What would fix each:" in page
     assert "honesty block 3 blocks: > 0 3 eval prompts among SFT rows" in page
-    assert "53 checks pass" in page
+    assert f"{len(RULES) - 1} checks pass" in page
     rows = re.findall(r'<tr id="check-(\w+)"', logged_in.get(f"/runs/{run}/preflight").text)
-    assert (rows[0], len(rows), len(set(rows))) == ("honesty", 54, 54)
+    assert (rows[0], len(rows), len(set(rows))) == ("honesty", len(RULES), len(RULES))
 
 
 def test_preflight_shows_the_plan_one_number_a_card(
