@@ -43,8 +43,8 @@ def single_rank() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def build(**attributes: Any) -> GPT:
-    model = GPT(CONFIG, VOCAB)
+def build(logit_softcap: float = 0.0, **attributes: Any) -> GPT:
+    model = GPT(CONFIG.model_copy(update={"logit_softcap": logit_softcap}), VOCAB)
     model.init_weights(1)
     for name, value in attributes.items():
         setattr(model, name, value)
@@ -78,22 +78,27 @@ def check_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sharded", "checkpointing", "document_token", "chunk"),
+    ("sharded", "checkpointing", "document_token", "chunk", "cap"),
     [
-        (False, False, None, None),
-        (False, True, None, None),
-        (False, False, BOS, None),
-        (False, False, None, 20),
-        (True, False, None, None),
-        (True, True, BOS, 20),
+        (False, False, None, None, 0.0),
+        (False, True, None, None, 0.0),
+        (False, False, BOS, None, 0.0),
+        (False, False, None, 20, 0.3),
+        (True, False, None, None, 0.0),
+        (True, True, BOS, 20, 0.3),
     ],
 )
 def test_compiled_pieces_learn_what_the_plain_model_learns(
-    sharded: bool, checkpointing: bool, document_token: int | None, chunk: int | None, single_rank: None
+    sharded: bool,
+    checkpointing: bool,
+    document_token: int | None,
+    chunk: int | None,
+    cap: float,
+    single_rank: None,
 ) -> None:
-    plain = build(document_token=document_token)
+    plain = build(cap, document_token=document_token)
     model = build(
-        gradient_checkpointing=checkpointing, document_token=document_token, loss_chunk_tokens=chunk
+        cap, gradient_checkpointing=checkpointing, document_token=document_token, loss_chunk_tokens=chunk
     )
     distributed.shard(model, "cpu", "fsdp" if sharded else "ddp")
     compile_pieces(model, "aot_eager")
