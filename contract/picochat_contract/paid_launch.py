@@ -1,7 +1,8 @@
 """Which runs need somebody's word before they start, since a GPU's hours are paid for, and what that person is told.
 
-A run is one of these where `resources.device` is `cuda` by name, it trains, and it is long by preflight's own
-definition or its scale is a preset for GPUs; a dry run is not. `confirm_paid_launch: true` in its spec is the word.
+A run is one of these where it trains, `resources.device` is not `cpu`, and its scale is a preset for GPUs or it takes
+them for an hour or more; where the device is `cuda` by name, also where it is long by preflight's own definition. A dry
+run that is over within the hour is not. `confirm_paid_launch: true` in its spec is the word.
 """
 
 from dataclasses import replace
@@ -24,7 +25,12 @@ SLOW_SHARE: Final = 0.2
 FAST_SHARE: Final = 0.5
 """Shares of a device's peak between which training of these models is expected to lie (preflight_footprint.py)."""
 DRY_RUN_STEPS: Final = 200
-"""A base training that stops before its end and after no more steps than this is over in minutes on any machine."""
+"""A base training that stops before its end and after no more steps than this is a dry run,"""
+DRY_RUN_HOURS: Final = 1.0
+"""unless its steps are so large that a slow GPU is at them for longer than this."""
+MOST_GPU_HOURS: Final = 1.0
+"""By the higher estimate. What takes longer costs money, whatever it is by other rules; eight CPU cores would be at it for
+a week, so that a device that is left open will be a GPU."""
 USUAL_CLASSES: Final = ("h200", "h100", "a100")
 """Device classes that are looked at where the scale's name tells none."""
 ADVICE: Final = (
@@ -47,7 +53,7 @@ class PaidLaunch(Config):
     """The device classes that the hours are for."""
     hours_low: float
     hours_high: float
-    """Of base pretraining: on the fastest of `devices` at half of its peak, on the slowest at a fifth."""
+    """Of base and SFT: on the fastest of `devices` at half of its peak, on the slowest at a fifth."""
 
     @property
     def facts(self) -> tuple[tuple[str, str], ...]:
@@ -94,34 +100,41 @@ class PaidLaunch(Config):
 
 def paid_launch(spec: RunSpec) -> PaidLaunch | None:
     """What is to be confirmed before `spec` runs; None where nothing is. Whether it was confirmed plays no part."""
-    if spec.resources.device != "cuda" or StageName.BASE not in expand(spec):
+    stages = expand(spec)
+    if spec.resources.device == "cpu" or StageName.BASE not in stages:
         return None
     steps = min(spec.base.max_steps, spec.base.stop_after_steps or spec.base.max_steps)
-    if steps < spec.base.max_steps and steps <= DRY_RUN_STEPS:
-        return None
     base, ranks = spec.base.model_copy(update={"max_steps": steps}), spec.resources.num_ranks
     vocab = vocab_size(spec.tokenizer)
     parameters = num_parameters(base.model, vocab)
     tokens = steps * rows_per_step(base, ranks) * base.model.sequence_len
-    is_long, why = long_run(steps, parameters, float(tokens) * flops_per_token(base.model, vocab))
-    if not is_long and spec.scale not in GPU_SCALES:
-        return None
     classes = _classes(spec.scale)
+    trained = [base, *([spec.sft] if StageName.SFT in stages else [])]
     seconds = [
-        training_seconds(base, base.model, vocab, replace(kind, utilisation=share), _NO_MACHINE, ranks)
+        sum(
+            training_seconds(stage, base.model, vocab, replace(kind, utilisation=share), _NO_MACHINE, ranks)
+            for stage in trained
+        )
         for kind in classes
         for share in (FAST_SHARE, SLOW_SHARE)
     ]
+    low, high = min(seconds) / 3600, max(seconds) / 3600
+    if steps < spec.base.max_steps and steps <= DRY_RUN_STEPS and high <= DRY_RUN_HOURS:
+        return None
+    flops = float(tokens) * flops_per_token(base.model, vocab)
+    reason = _reason(spec, steps, parameters, flops, high * ranks)
+    if reason is None:
+        return None
     return PaidLaunch(
         scale=spec.scale,
-        reason=f"long run: {why}" if is_long else f"{spec.scale} is a preset for GPUs",
+        reason=reason,
         num_gpus=ranks,
         parameters=parameters,
         planned_tokens=tokens,
         devices=f"{' to '.join(dict.fromkeys((classes[0].pattern, classes[-1].pattern)))} at {FAST_SHARE:.0%} to "
         f"{SLOW_SHARE:.0%} of peak",
-        hours_low=min(seconds) / 3600,
-        hours_high=max(seconds) / 3600,
+        hours_low=low,
+        hours_high=high,
     )
 
 
@@ -145,6 +158,25 @@ class ConfirmationRequired(SpecError):  # noqa: N818 - reads as what happened
 
 
 _NO_MACHINE: Final = MachineFacts(cpu_count=1, ram_bytes=0, free_disk_bytes=0)
+
+
+def _reason(spec: RunSpec, steps: int, parameters: int, flops: float, gpu_hours: float) -> str | None:
+    """Why the run needs a confirmation; None where it does not."""
+    is_open = spec.resources.device == "auto"
+    is_long, why = long_run(steps, parameters, flops)
+    if is_long and not is_open:
+        return f"long run: {why}"
+    if spec.scale in GPU_SCALES:
+        found = f"{spec.scale} is a preset for GPUs"
+    elif gpu_hours > MOST_GPU_HOURS:
+        found = f"up to {_hours(gpu_hours)} GPU hours"
+    else:
+        return None
+    return (
+        f"{found}, and resources.device is auto (with resources.device: cpu it would not ask)"
+        if is_open
+        else found
+    )
 
 
 def _classes(scale: str) -> list[DeviceClass]:

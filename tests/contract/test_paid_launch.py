@@ -19,9 +19,13 @@ CUDA = {"resources": {"device": "cuda"}}
         {"scale": "medium", **CUDA},
         {"base": {"max_steps": 5_000}, **CUDA},
         {"scale": "h100-100m", "base": {"stop_after_steps": 201}},
+        {"scale": "h100-100m", "base": {"stop_after_steps": 200, "grad_accum_steps": 1_000}},
+        {"base": {"max_steps": 10}, "sft": {"max_steps": 10_000_000}, **CUDA},
+        {"scale": "h100-100m", "resources": {"device": "auto"}},
+        {"base": {"max_steps": 20_000, "model": {"n_embd": 2_048, "n_head": 16, "n_layer": 24}}},
     ],
 )
-def test_a_long_run_on_cuda_and_every_preset_for_gpus_ask(raw: dict[str, Any]) -> None:
+def test_whatever_takes_gpus_for_long_and_every_preset_for_them_asks(raw: dict[str, Any]) -> None:
     spec = parse_mapping(raw)
     assert paid_launch(spec) is not None
     with pytest.raises(ConfirmationRequired) as refused:
@@ -34,11 +38,13 @@ def test_a_long_run_on_cuda_and_every_preset_for_gpus_ask(raw: dict[str, Any]) -
     "raw",
     [
         {"scale": "demo"},
-        {"scale": "medium"},  # device auto: nobody asked for a GPU
+        {"scale": "medium"},  # device auto, and minutes of a GPU
         {"scale": "smoke", **CUDA},
         {"scale": "h100-100m", "resources": {"device": "cpu"}},
         {"scale": "h100-100m", "until": "preflight"},
         {"scale": "h100-100m", "base": {"stop_after_steps": 200}},
+        {"scale": "h200-1b-ddp8", "base": {"stop_after_steps": 200}},
+        {"until": "base", "base": {"max_steps": 10}, "sft": {"max_steps": 10_000_000}, **CUDA},
     ],
 )
 def test_other_runs_do_not_ask(raw: dict[str, Any]) -> None:
@@ -69,6 +75,21 @@ def test_hours_are_of_the_class_that_the_scale_names_else_of_the_usual_ones() ->
     assert named is not None and usual is not None
     assert named.devices.startswith("h200 at")
     assert usual.devices.startswith("h200 to a100 at")
+
+
+def test_a_device_that_is_left_open_says_how_not_to_be_asked() -> None:
+    open_device = {"scale": "h100-pilot", "resources": {"device": "auto"}}
+    launch = paid_launch(parse_mapping(open_device))
+    assert launch is not None and "resources.device: cpu" in launch.reason
+    assert paid_launch(parse_mapping({**open_device, "resources": {"device": "cpu"}})) is None
+
+
+def test_hours_of_sft_are_counted() -> None:
+    base, sft = {"max_steps": 5_000}, {"max_steps": 1_000_000}
+    alone = paid_launch(parse_mapping({"base": base, "sft": sft, "until": "base", **CUDA}))
+    both = paid_launch(parse_mapping({"base": base, "sft": sft, **CUDA}))
+    assert alone is not None and both is not None
+    assert both.hours_low > 2 * alone.hours_low
 
 
 def test_the_refusal_survives_the_way_back_from_a_worker_process() -> None:

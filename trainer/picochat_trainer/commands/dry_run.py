@@ -60,7 +60,7 @@ def dry_run(spec: RunSpec, out_dir: Path, steps: int, prices: Prices, *, confirm
         )
     stages = stages_of_dry_run(spec, steps)
     _refuse_finished(out_dir)
-    stopped = spec.model_copy(update={"base": stages[StageName.BASE]})
+    stopped = spec.model_copy(update={"base": stages[StageName.BASE], "until": StageName.BASE})
     confirmed_spec(stopped, out_dir, confirmed=confirmed, say=say)  # a dry run may be long, too
     with live_display(spec.name, list(stages)) as on_event:
         rows = LocalRun(
