@@ -33,7 +33,8 @@ SPEEDS = (100.0, 2000.0, 4000.0, 2000.0, 4000.0, 2000.0)  # tokens/s at each log
 THROUGHPUT = {
     "device": "NVIDIA H100",
     "tokens": 50 * STEP_TOKENS,
-    "mfu": 0.4,
+    "tokens_per_second": 1000.0,
+    "mfu": 0.2,
     "peak": {"source": "data sheet of the device"},
     "first_step_seconds": 30.0,
     "compile_seconds": 60.0,
@@ -100,6 +101,11 @@ def test_the_first_interval_and_earlier_attempts_are_left_out(folder: Callable[.
     assert measured.startup_seconds == 60.0
 
 
+def test_mfu_is_that_of_the_timed_steps_as_the_speed_is(folder: Callable[..., Path]) -> None:
+    measured = record(folder()).measured
+    assert measured.mfu == pytest.approx(0.2 * measured.tokens_per_second / 1000)
+
+
 def test_the_estimate_counts_steps_validations_and_checkpoints_that_are_left(
     folder: Callable[..., Path],
 ) -> None:
@@ -113,8 +119,8 @@ def test_the_estimate_counts_steps_validations_and_checkpoints_that_are_left(
     assert estimate.gpu_hours == pytest.approx(4 * estimate.hours)
     assert estimate.cost == pytest.approx(3 * 4 * estimate.hours)
     assert estimate.cost_high == pytest.approx(12 * (950 * 2.0 + around) / 3600)
-    # 1,000 J a step on each of four GPUs
-    assert estimate.kilowatt_hours == pytest.approx(950 * 4 * 1000 / 3.6e6)
+    # 50,000 J of all four GPUs in 50 steps
+    assert estimate.kilowatt_hours == pytest.approx(950 * 1000 / 3.6e6)
     assert found.over == ()
 
 

@@ -30,8 +30,8 @@ MIN_INTERVALS: Final = 3
 """Fewer timed intervals say nothing about their spread."""
 NOT_MEASURED: Final = "not measured"
 NOTES: Final = (
-    "The estimate is for base pretraining, without a start-up that downloads or builds data; SFT, fit, eval and audit "
-    "come on top and were not measured.",
+    "The estimate is for base pretraining, without a start-up that downloads or builds data and without the tests of the "
+    "best checkpoint at its end; SFT, fit, eval and audit come on top and were not measured.",
     "The range is that of the 10th and 90th percentile of the timed steps: what it costs if all steps were as quick, or "
     "as slow. A machine that slows down later is outside of it.",
 )
@@ -55,7 +55,7 @@ class Measured(Config):
     """90th percentile."""
     tokens_per_second: float
     mfu: float | None
-    """Share of `peak`."""
+    """Share of `peak` that the timed steps reached."""
     peak: str | None
     """Where the peak comes from, in words."""
     startup_seconds: float | None
@@ -67,7 +67,7 @@ class Measured(Config):
     """One resume checkpoint, as far as it holds up the training."""
     memory_peak_bytes: int | None
     joules_per_step: float | None
-    """Of all GPUs, if each takes what that of rank 0 took."""
+    """Of all GPUs, start-up and pauses of this dry run counted in."""
 
 
 class Estimate(Config):
@@ -236,6 +236,7 @@ def _measured(run_dir: Path, spec: RunSpec) -> Measured:
     speed = step_tokens / mean
     first = _float(throughput, "first_step_seconds")
     compiled = _float(throughput, "compile_seconds")
+    mfu, overall = _float(throughput, "mfu"), _float(throughput, "tokens_per_second")
     joules, tokens = _float(throughput, "energy_joules"), _float(throughput, "tokens")
     return Measured(
         device=device,
@@ -247,7 +248,7 @@ def _measured(run_dir: Path, spec: RunSpec) -> Measured:
         seconds_per_step_low=low,
         seconds_per_step_high=high,
         tokens_per_second=speed,
-        mfu=_float(throughput, "mfu"),
+        mfu=None if mfu is None or not overall else mfu * speed / overall,
         peak=(throughput.get("peak") or {}).get("source"),
         startup_seconds=None if first is None and compiled is None else max(first or 0.0, compiled or 0.0),
         first_step_seconds=first,
@@ -256,7 +257,7 @@ def _measured(run_dir: Path, spec: RunSpec) -> Measured:
             throughput, "checkpoint_seconds", sum(event.type is EventType.CHECKPOINT for event in events)
         ),
         memory_peak_bytes=_int(throughput, "memory_peak_bytes"),
-        joules_per_step=joules * ranks * step_tokens / tokens if joules is not None and tokens else None,
+        joules_per_step=joules * step_tokens / tokens if joules is not None and tokens else None,
     )
 
 
