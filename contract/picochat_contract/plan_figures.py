@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from picochat_contract.configs import BaseConfig, OptimConfig, RunPlan
 from picochat_contract.device_classes import device_class
+from picochat_contract.holdout import MAX_VAL_TOKENS
 from picochat_contract.learning_rates import effective_learning_rate, effective_weight_decay, rows_per_step
 from picochat_contract.model_size import flops_per_token, num_parameters, vocab_size
 from picochat_contract.preflight_facts import MachineFacts
 from picochat_contract.preflight_footprint import (
-    MAX_VAL_TOKENS,
     MemoryEstimate,
     training_memory,
     training_seconds,

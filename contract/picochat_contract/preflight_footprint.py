@@ -10,6 +10,8 @@ from typing import Final
 
 from picochat_contract.configs import BaseConfig, DistributedStrategy, ModelConfig, OptimConfig
 from picochat_contract.device_classes import DeviceClass
+from picochat_contract.holdout import MAX_VAL_TOKENS, tokens_in_training
+from picochat_contract.learning_rates import rows_per_step
 from picochat_contract.model_size import (
     flops_per_token,
     num_body_parameters,
@@ -19,7 +21,6 @@ from picochat_contract.model_size import (
 )
 from picochat_contract.preflight_facts import MachineFacts
 
-MAX_VAL_TOKENS: Final = 1 << 20  # a validation reads no more than this
 STARTUP_SECONDS: Final = 30.0  # loading, compiling: per training stage
 BYTES_PER_LOGIT: Final = 12  # in bf16, in float32, its softmax, and the gradient of each
 WHOLE_LOGITS_GPU: Final = 1 << 30
@@ -121,10 +122,13 @@ def validation_seconds(
     num_ranks: int,
     num_machines: int = 1,
 ) -> float:
-    """All validations of the base stage: forward passes only, a third of the operations."""
-    rate = _rank_rate(kind, machine, num_ranks, num_machines) * num_ranks
-    times = base.max_steps // base.eval_every + 1
-    return times * min(val_tokens, MAX_VAL_TOKENS) * flops_per_token(base.model, vocab) / 3 / rate
+    """All validations of the base stage: forward passes only, a third of the operations. Between steps all ranks take a
+    sample of the text; at the end the main rank takes all of it alone."""
+    rate = _rank_rate(kind, machine, num_ranks, num_machines)
+    step_tokens = rows_per_step(base, num_ranks) * base.model.sequence_len
+    times = -(-base.max_steps // base.eval_every)
+    tokens = times * min(val_tokens, tokens_in_training(base, step_tokens)) / num_ranks
+    return (tokens + min(val_tokens, MAX_VAL_TOKENS)) * flops_per_token(base.model, vocab) / 3 / rate
 
 
 def muon_operations(config: OptimConfig, num_ranks: int) -> float:

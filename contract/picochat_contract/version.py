@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 STAGE_CODE: dict[str, int] = {
     "dataset": 5,
     "honesty": 2,
-    "preflight": 3,
+    "preflight": 4,
     "tokenizer": 2,
     "base": 3,
     "sft": 3,

@@ -4,16 +4,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from picochat_contract.configs import BaseConfig, ModelConfig
+from picochat_contract.configs import ModelConfig
 from picochat_trainer.model import GPT
 from picochat_trainer.training.bpb import BpbValidator
 from picochat_trainer.training.tokens import ArrayTokens
-from picochat_trainer.training.validation import (
-    MAX_VAL_TOKENS,
-    MIN_VAL_TOKENS_IN_TRAINING,
-    ratio,
-    tokens_in_training,
-)
+from picochat_trainer.training.validation import ratio
 
 VOCAB, T = 11, 8
 TOKEN_BYTES = [0, 1, 1, 2, 3, 1, 1, 4, 1, 1, 1]  # id 0 is BOS
@@ -152,9 +147,3 @@ def test_the_standard_error_of_a_ratio_covers_the_truth_as_often_as_it_says() ->
         assert error is not None
         inside += abs(value - 2.0) < 1.96 * error
     assert 915 <= inside <= 970
-
-
-def test_validation_between_steps_is_as_long_as_the_steps_repay() -> None:
-    assert tokens_in_training(BaseConfig(eval_every=100), 8192) == 102_400
-    assert tokens_in_training(BaseConfig(eval_every=1), 8192) == MIN_VAL_TOKENS_IN_TRAINING
-    assert tokens_in_training(BaseConfig(eval_every=1000), 524_288) == MAX_VAL_TOKENS

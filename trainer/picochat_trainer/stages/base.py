@@ -10,6 +10,7 @@ from typing import Any
 from picochat_contract import layout
 from picochat_contract.configs import BaseConfig
 from picochat_contract.errors import Code, ContractError
+from picochat_contract.holdout import MAX_VAL_TOKENS, tokens_in_training
 from picochat_contract.learning_rates import rows_per_step
 from picochat_contract.stages import StageName
 
@@ -49,7 +50,6 @@ from picochat_trainer.training.hardware import describe
 from picochat_trainer.training.loop import Outcome, train
 from picochat_trainer.training.pretraining_data import PretrainingData, read_pretraining_data, split_for
 from picochat_trainer.training.resume import Training
-from picochat_trainer.training.validation import MAX_VAL_TOKENS, tokens_in_training
 
 LAST = f"{layout.BASE_DIR}/checkpoint"
 RESUME = f"{layout.BASE_DIR}/{layout.RESUME_CHECKPOINT}"

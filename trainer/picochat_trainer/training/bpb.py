@@ -15,13 +15,14 @@ from typing import Final, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from picochat_contract.holdout import MAX_VAL_TOKENS
 from torch import Tensor
 
 from picochat_trainer.model import GPT
 from picochat_trainer.model.gpt import IGNORE_INDEX
 from picochat_trainer.training import distributed
 from picochat_trainer.training.tokens import TokenSource, token_counts
-from picochat_trainer.training.validation import MAX_VAL_TOKENS, Validation, ratio
+from picochat_trainer.training.validation import Validation, ratio
 
 MIN_DOCUMENTS: Final = 30
 """Fewer give no usable standard error: it is then over windows, as if those were drawn one by one."""

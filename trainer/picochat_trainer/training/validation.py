@@ -2,20 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from picochat_contract.configs import OptimConfig
 
 from picochat_trainer.model import GPT
-
-MAX_VAL_TOKENS: Final = 1 << 20
-"""Longer validation text is sampled, in evenly spaced windows."""
-MIN_VAL_TOKENS_IN_TRAINING: Final = 1 << 16
-SHARE_OF_INTERVAL: Final = 0.125
-"""Validation tokens per trained token. On the CPU one takes 0.7 of the time of the other (eager against compiled, 1.5M
-parameters, measured; compiled it would be 0.6 and another compilation), so validations take about 9 % of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +38,3 @@ def ratio(totals: NDArray[np.float64], sizes: NDArray[np.float64]) -> tuple[floa
     residuals = totals - value * sizes
     variance = count / (count - 1) * float(np.sum(residuals**2)) / float(sizes.sum()) ** 2
     return value, float(np.sqrt(variance))
-
-
-def tokens_in_training(config: OptimConfig, step_tokens: int) -> int:
-    """Tokens that a validation between steps may take; the one in the report takes up to MAX_VAL_TOKENS."""
-    interval = config.eval_every * step_tokens
-    return min(MAX_VAL_TOKENS, max(MIN_VAL_TOKENS_IN_TRAINING, int(SHARE_OF_INTERVAL * interval)))
