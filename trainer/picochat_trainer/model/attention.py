@@ -64,8 +64,9 @@ def matmul_attention(
 
 def flex_form(q_BHTh: Tensor, k_BKSh: Tensor, v_BKSh: Tensor, mask: BlockMask) -> Tensor:
     """Flex attention (Dong et al. 2024, arXiv 2412.05496), which skips the blocks that a mask leaves empty."""
-    as_is = q_BHTh.device.type == "cpu" or torch.compiler.is_compiling()
-    kernel: Callable[..., Any] = flex_attention if as_is else _compiled_flex()
+    kernel: Callable[..., Any] = flex_attention
+    if q_BHTh.device.type != "cpu" and not torch.compiler.is_compiling():
+        kernel = _compiled_flex()
     grouped = q_BHTh.shape[1] != k_BKSh.shape[1]
     return kernel(q_BHTh, k_BKSh, v_BKSh, block_mask=mask, enable_gqa=grouped)
 
