@@ -5,7 +5,7 @@ Lengths are tokens, sizes are rows unless the name says otherwise; learning rate
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from picochat_contract.config_base import Config, Seed, Steps
 from picochat_contract.data_configs import DatasetConfig, HonestyConfig, TokenizerConfig
@@ -147,6 +147,12 @@ class OptimConfig(Config):
     tensorboard: bool = False
     """Write TensorBoard event files beside the report (needs the extra `monitor`)."""
     seed: Seed = 42
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _of_yaml(cls, value: object) -> object:
+        """YAML reads `off` and `on` without quotes as truth values."""
+        return ("off", "on")[value] if isinstance(value, bool) else value
 
 
 class BaseConfig(OptimConfig):

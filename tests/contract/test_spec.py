@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.errors import Code, SpecError
+from picochat_contract.overrides import with_setting
 from picochat_contract.scales import SCALES
 from picochat_contract.spec import (
     RunSpec,
@@ -170,3 +171,12 @@ def test_the_schema_describes_every_key() -> None:
     schema = json_schema()
     assert set(schema["properties"]) == set(RunSpec.model_fields)
     assert "$schema" in schema
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("off", "off"), ("on", "on"), ("no", "off"), ("auto", "auto")]
+)
+def test_compile_is_understood_though_yaml_reads_on_and_off_as_truth_values(text: str, expected: str) -> None:
+    spec = parse_mapping(read_mapping(f"base: {{compile: {text}}}\nsft: {{compile: {text}}}"))
+    assert (spec.base.compile, spec.sft.compile) == (expected, expected)
+    assert parse_mapping(with_setting({}, f"base.compile={text}")).base.compile == expected
