@@ -1,5 +1,6 @@
 """Each check of kernels and numbers passes on a sound CPU, and fails where the thing it is about is broken."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -173,15 +174,28 @@ class _WrongLoss(nn.Module):
         return self.sound(*arguments) * 1.01
 
 
-@pytest.mark.parametrize(("is_broken", "status"), [(False, CheckStatus.PASS), (True, CheckStatus.FAIL)])
+class _NoGradient(_WrongLoss):
+    def forward(self, *arguments: Any) -> Tensor:
+        loss = self.sound(*arguments)
+        loss.register_hook(lambda gradient: gradient * math.nan)
+        return loss
+
+
+@pytest.mark.parametrize(
+    ("broken", "status"),
+    [(None, CheckStatus.PASS), (_WrongLoss, CheckStatus.FAIL), (_NoGradient, CheckStatus.FAIL)],
+)
 def test_a_compiler_that_computes_something_else_fails(
-    changed: Change, monkeypatch: pytest.MonkeyPatch, is_broken: bool, status: CheckStatus
+    changed: Change,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: type[_WrongLoss] | None,
+    status: CheckStatus,
 ) -> None:
     """Stands for the compiler, which would take most of a minute; it is tried in tests of training.compiled."""
 
     def compile_pieces(model: GPT) -> None:
-        if is_broken:
-            model.head_loss = _WrongLoss()  # type: ignore[assignment]
+        if broken is not None:
+            model.head_loss = broken()  # type: ignore[assignment]
 
     monkeypatch.setattr(numerics, "compile_pieces", compile_pieces)
     monkeypatch.setattr(numerics, "has_cpp_compiler", lambda: True)

@@ -187,8 +187,10 @@ def _cosine(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
 
 
 def _distance(found: dict[str, Tensor], reference: dict[str, Tensor]) -> float:
+    """By Euclidean norm, over that of the reference; infinite where a gradient is not finite."""
     squares = sum(float((found[name] - reference[name]).square().sum()) for name in reference)
-    return math.sqrt(squares / sum(float(t.square().sum()) for t in reference.values()))
+    distance = math.sqrt(squares / sum(float(t.square().sum()) for t in reference.values()))
+    return distance if math.isfinite(distance) else math.inf
 
 
 def _relative(found: Tensor, reference: Tensor) -> float:
