@@ -102,7 +102,12 @@ def test_as_many_rows_as_fit_are_a_power_of_two_and_fill_the_device_no_further_t
 
 @pytest.mark.parametrize(
     ("device", "world_size", "checkpointing", "strategy"),
-    [("h200", 8, None, None), ("h100", 8, True, None), ("rtx 4090", 8, True, "fsdp"), ("h100", 1, True, None)],
+    [
+        ("h200", 8, None, None),
+        ("h100", 8, True, None),
+        ("rtx 4090", 8, True, "fsdp"),
+        ("h100", 1, True, None),
+    ],
 )
 def test_a_plan_saves_no_more_memory_than_it_must(
     device: str, world_size: int, checkpointing: bool | None, strategy: str | None
