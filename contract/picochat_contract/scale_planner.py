@@ -28,6 +28,8 @@ from picochat_contract.spec import parse_mapping, validated
 
 DEPTHS: Final = range(1, 129)
 WIDTH_MULTIPLE: Final = 64
+MACHINE_GPUS: Final = 8
+"""Few machines have more."""
 NEAR: Final = 0.3
 """How far the nearest model may be from the parameters that were asked for."""
 FULL: Final = 0.85
@@ -164,8 +166,8 @@ def _model(request: ScaleRequest) -> ModelConfig:
         raise SpecError(
             Code.INVALID_VALUE,
             f"no depth gives about {wanted:,} parameters with aspect_ratio {request.aspect_ratio} and a vocabulary of "
-            f"{request.vocab_size:,}: 1 to {DEPTHS[-1]} layers have {sizes[0]:,} to {sizes[-1]:,}; change these, or give a "
-            "depth",
+            f"{request.vocab_size:,}: 1 to {DEPTHS[-1]} layers have {sizes[0]:,} to {sizes[-1]:,}, and the nearest is "
+            f"depth {DEPTHS[nearest]} with {sizes[nearest]:,}; change these, or give a depth",
             param="target_params",
         )
     return shapes[nearest]
@@ -301,6 +303,11 @@ def _notes(request: ScaleRequest, model: ModelConfig, figures: PlanFigures) -> l
         notes.append(
             f"memory: {share:.0%} of a {request.device} is over {FULL:.0%}; take fewer rows per device, a larger device, or "
             "more ranks"
+        )
+    if request.world_size > MACHINE_GPUS:
+        notes.append(
+            f"ranks: {request.world_size} in one machine; for machines with {MACHINE_GPUS} GPUs set resources.nproc_per_node "
+            f"to {MACHINE_GPUS}, and resources.nnodes and resources.rdzv_endpoint as docs/distributed.md says"
         )
     releases = request.gate_profile in ("first_release", "skill_release")
     if releases and request.target_param_data_ratio < 18:

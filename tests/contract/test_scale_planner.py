@@ -158,6 +158,7 @@ def test_what_fits_no_device_and_what_takes_many_epochs_is_said() -> None:
         ({}, "nothing says how large"),
         ({"target_params": 10**8, "depth": 8}, "both say how large"),
         ({"target_params": 20_000}, "no depth gives about 20,000 parameters"),
+        ({"target_params": 10**6}, "the nearest is depth 1 with 577,856"),
         ({"depth": 4, "device": "abacus"}, "unknown device 'abacus'; known: cpu, b200"),
     ],
 )
@@ -169,3 +170,9 @@ def test_a_request_that_cannot_be_planned_is_refused(values: dict[str, Any], sai
 def test_the_spec_names_no_value_that_a_run_spec_does_not_know() -> None:
     spec = plan_scale(ScaleRequest(target_params=10**8)).spec
     assert parse_mapping(spec).base.max_steps == spec["base"]["max_steps"]
+
+
+def test_ranks_that_no_machine_holds_are_told_how_to_be_spread() -> None:
+    [note] = plan_scale(ScaleRequest(target_params=10**8, world_size=16)).notes
+    assert note.startswith("ranks: 16") and "resources.nnodes" in note and "rdzv_endpoint" in note
+    assert plan_scale(ScaleRequest(target_params=10**8, world_size=8)).notes == ()

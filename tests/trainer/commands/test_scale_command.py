@@ -113,3 +113,13 @@ def test_run_tiny_takes_the_file_and_preflight_has_nothing_against_its_plan(
     report = PreflightRecord.model_validate_json((run_dir / "preflight.json").read_text())
     assert not {check.id for check in report.blocking} & {rule.id for rule in PLAN_RULES}
     assert report.budget["planned_param_data_ratio"] == pytest.approx(20, rel=0.01)
+
+
+def test_the_command_with_a_file_can_be_pasted_and_short_times_are_minutes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a plan.yaml"
+    assert plan("--depth", "4", "--out", str(out)) == ClientExit.OK
+    printed = capsys.readouterr().out
+    assert str(out) in shlex.split(printed.strip().splitlines()[-1])
+    assert " minutes on 1 x h100" in printed and "0.0 hours" not in printed

@@ -1,6 +1,7 @@
 """`picochat scale plan`: a run spec from a number of parameters, with what it takes. Imports no torch, reads no data."""
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,7 +109,7 @@ def _derivable(text: str, param: str) -> int | None:
 def _rows(planned: ScalePlan) -> list[tuple[str, str]]:
     figures, model, base = planned.figures, planned.model, planned.spec["base"]
     sft, resources, memory = planned.spec["sft"], planned.spec["resources"], planned.figures.memory
-    hours = "not known" if figures.hours is None else f"{figures.hours:,.1f} hours"
+    hours = "not known" if figures.hours is None else _time(figures.hours)
     checkpointing = ", blocks computed again" if base.get("gradient_checkpointing") else ""
     corpus = [] if planned.epochs is None else [("epochs over the corpus", f"{planned.epochs:.2f}")]
     return [
@@ -146,6 +147,10 @@ def _rows(planned: ScalePlan) -> list[tuple[str, str]]:
     ]
 
 
+def _time(hours: float) -> str:
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+
+
 def _table(planned: ScalePlan) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     for row in _rows(planned):
@@ -157,7 +162,7 @@ def _command(planned: ScalePlan, out: Path | None) -> str:
     """What to type next; without a file every value is an option."""
     name = planned.spec["name"]
     if out is not None:
-        return f"picochat run tiny --out-dir runs/{name} --spec {out} --input CORPUS"
+        return f"picochat run tiny --out-dir runs/{name} --spec {shlex.quote(str(out))} --input CORPUS"
     settings = " ".join(
         f"--set {key}={_scalar(value)}" for key, value in _leaves(planned.spec) if key != "name"
     )
