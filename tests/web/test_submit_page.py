@@ -59,6 +59,23 @@ def test_a_paid_run_is_asked_about_and_starts_from_the_button(app: FastAPI, logg
     assert num_runs(app) == 1
 
 
+def test_going_back_and_changing_the_spec_makes_another_run(app: FastAPI, logged_in: TestClient) -> None:
+    token = hidden(logged_in.get("/runs/new").text)["token"]
+    places = set()
+    for name in ("one", "two"):
+        answer = logged_in.post("/runs/new", data={"token": token, "spec": f"name: {name}\nscale: smoke\n"})
+        assert answer.status_code == 303
+        places.add(answer.headers["location"])
+    assert len(places) == 2
+
+
+def test_what_the_project_does_not_have_comes_back_with_the_text_too(logged_in: TestClient) -> None:
+    spec = "dataset: {sources: [{type: dataset, name: nothing}]}"
+    answer = logged_in.post("/runs/new", data={"spec": spec})
+    assert answer.status_code in (404, 422)
+    assert "dataset_unknown" in answer.text and "type: dataset, name: nothing" in answer.text
+
+
 def test_a_bad_spec_comes_back_with_its_text_and_the_reason(app: FastAPI, logged_in: TestClient) -> None:
     answer = logged_in.post("/runs/new", data={"spec": "bse: <b>\n"})
     assert answer.status_code == 422

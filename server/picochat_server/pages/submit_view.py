@@ -1,5 +1,6 @@
 """The form that submits a run, and the question in between where the run is paid for by the hour."""
 
+import hashlib
 import secrets
 from dataclasses import dataclass
 from typing import Final
@@ -30,7 +31,7 @@ class NewRunPage:
     viewer: Viewer
     spec: str
     token: str
-    """Idempotency key of this form: sent twice, it makes one run."""
+    """Of this form: sent twice with the same spec, it makes one run."""
     error: str | None = None
     title: str = "New run"
 
@@ -65,7 +66,7 @@ def submitted(
         raw = read_mapping(spec)
         if confirmed:
             raw = {**raw, PARAM: True}
-        run = runs.submit(session, store, settings, principal, raw, token)
+        run = runs.submit(session, store, settings, principal, raw, _idempotency_key(token, spec))
     except ConfirmationRequired as asked:
         question = ConfirmRunPage(viewer=viewer, spec=spec, token=token, launch=asked.launch)
         return page("confirm_run.html", question, of_contract_error(asked).status)
@@ -73,3 +74,8 @@ def submitted(
         form = NewRunPage(viewer=viewer, spec=spec, token=token, error=f"{error.message} ({error.code})")
         return page("new_run.html", form, of_contract_error(error).status)
     return RedirectResponse(f"/runs/{run.id}", 303, HEADERS)
+
+
+def _idempotency_key(token: str, spec: str) -> str:
+    """Another one where somebody goes back in the browser and changes the spec."""
+    return hashlib.sha256(f"{token}\n{spec}".encode(errors="replace")).hexdigest()
