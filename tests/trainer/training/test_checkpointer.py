@@ -178,6 +178,37 @@ def test_failing_weights_are_told_too(begun: Small, monkeypatch: pytest.MonkeyPa
     assert not begun.context.path(BEST).exists()
 
 
+@pytest.mark.parametrize("failing", ["best_checkpoint", "kept"])
+def test_no_resume_point_counts_weights_that_could_not_be_written(
+    begun: Small, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def save_both(step: int) -> None:
+        if failing == "kept":
+            begun.checkpointer.save_kept(step, {})
+        else:
+            begun.checkpointer.save_best(LossPoint(step=step, val_loss=1.0))
+        save(begun, step, best_step=step if failing == "best_checkpoint" else None)
+
+    real = checkpoint.write_tensors
+
+    def full_for_weights(path: Path, *args: Any) -> str:
+        return full() if failing in str(path) else real(path, *args)
+
+    save_both(3)
+    begun.checkpointer.wait()
+    begun.step(3)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "write_tensors", full_for_weights)
+        with pytest.raises(ContractError, match=f"{failing}.* could not be written"):
+            save_both(4)
+            begun.checkpointer.wait()
+        with pytest.raises(ContractError) as caught:  # from the resume point behind it
+            begun.checkpointer.wait()
+    assert caught.value.code == Code.CHECKPOINT_NOT_WRITTEN
+    point = load_resume(begun.context.path(RESUME))
+    assert point is not None and point.state.step == 3
+
+
 def test_other_errors_of_the_writer_come_out_as_they_are(
     begun: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +303,14 @@ def test_another_fingerprint_is_refused_and_another_way_of_computing_is_told(beg
     assert again.checkpointer.restore() is not None
     messages = [event["message"] for event in events(again, "log")]
     assert any("num_ranks: the checkpoint has 1, this job has 2" in message for message in messages)
+
+
+def test_what_it_goes_on_as_is_what_the_next_resume_is_compared_with(begun: Small) -> None:
+    save(begun, 3)
+    begun.checkpointer.wait()
+    again = small(begun.context.run_dir, rounding={"num_ranks": 2})
+    found = again.checkpointer.restore()
+    assert found is not None and found[0].fingerprint["rounding"] == {"num_ranks": 2}
 
 
 def test_a_full_disk_of_this_process_is_told(tmp_path: Path, limited_files: Callable[[int], Any]) -> None:

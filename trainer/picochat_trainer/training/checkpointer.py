@@ -2,7 +2,8 @@
 
 Training waits for a copy of the tensors only. A thread writes, syncs and swaps in; what became of it is told at the next
 `poll` or `wait`, by the training's own thread, since nobody else may write events. Of resume points, and of weights, at
-most one is being written at a time: the next one waits. A write that fails leaves the checkpoint before it as it was.
+most one is being written at a time: the next one waits. A write that fails leaves the checkpoint before it as it was, and
+where it was of weights no resume point is written any more: it would say that they are there.
 """
 
 from collections.abc import Iterable, Mapping
@@ -53,6 +54,7 @@ class Checkpointer:
         self._token = self._ranks.from_main(uuid4().hex)
         self._writer = Writer[CheckpointFiles | None]()
         self._staging = {_RESUME: Staging(), _WEIGHTS: Staging()}
+        self._not_written: ContractError | None = None  # weights that a resume point would count on
 
     def restore(self) -> tuple[TrainingState, dict[str, Tensor]] | None:
         """Take up the training at its resume checkpoint: its state and the spike guard's tensors, or None."""
@@ -78,7 +80,7 @@ class Checkpointer:
             rng=rng_states(),
             token=f"{self._token}-{state.step}",
         )
-        self._writer.submit(_RESUME, partial(write_resume, job, self._ranks))
+        self._writer.submit(_RESUME, lambda: write_resume(job, self._ranks, self._not_written))
 
     def poll(self) -> None:
         """Announce what has been written since the last call, and raise what went wrong; every step, cheap."""
@@ -124,17 +126,17 @@ class Checkpointer:
             tensors[name] = chosen.full_tensor() if isinstance(chosen, DTensor) else chosen
         if self._context.is_main:
             staged = self._staging[_WEIGHTS].copy(tensors)
-            self._writer.submit(_WEIGHTS, partial(_write_weights, directory, weights, staged, metadata))
+            self._writer.submit(_WEIGHTS, partial(self._write_weights, directory, weights, staged, metadata))
+
+    def _write_weights(self, directory: Path, shape: Weights, staged: Staged, metadata: Metadata) -> None:
+        tensors = staged.tensors()
+        weights = Weights(config=shape.config, vocab_size=shape.vocab_size, tensors=tensors)
+        problem = attempt(lambda: save_weights(directory, weights, metadata), directory, size_of(tensors))
+        if isinstance(problem, ContractError):
+            self._not_written = problem
+            raise problem
 
     def _tell(self, finished: Iterable[CheckpointFiles | None]) -> None:
         for files in finished:
             if files is not None:
                 self._context.events.checkpoint(files)
-
-
-def _write_weights(directory: Path, shape: Weights, staged: Staged, metadata: Metadata) -> None:
-    tensors = staged.tensors()
-    weights = Weights(config=shape.config, vocab_size=shape.vocab_size, tensors=tensors)
-    problem = attempt(lambda: save_weights(directory, weights, metadata), directory, size_of(tensors))
-    if isinstance(problem, ContractError):
-        raise problem

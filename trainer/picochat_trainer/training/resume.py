@@ -79,10 +79,13 @@ def restore(
     if context.is_main:
         restore_best(resume, best_dir, BEST_KIND)
     if changed := rounding_differences(resume.state.fingerprint, training.fingerprint):
-        message = f"resumed in another way of computing, last bits may differ: {'; '.join(changed)}"
+        dropout = ", and dropout may draw otherwise" if training.model.config.dropout else ""
+        message = f"resumed in another way of computing, last bits may differ{dropout}: {'; '.join(changed)}"
         context.events.log("warning", message)
     context.events.log("info", f"resumed from step {resume.state.step} of {resume.directory.name}")
-    return resume.state, below("snapshot.", resume.tensors)
+    # From here on it is computed as this job says; the next resume is compared with that.
+    state = resume.state.model_copy(update={"fingerprint": training.fingerprint})
+    return state, below("snapshot.", resume.tensors)
 
 
 def weights_of(model: GPT) -> Weights:

@@ -56,8 +56,13 @@ class ResumeJob:
     """The same on all ranks, for the name of the folder while it is being written."""
 
 
-def write_resume(job: ResumeJob, ranks: Exchange) -> CheckpointFiles | None:
-    """Write and swap in; the files to announce on the main rank. Raises `checkpoint_not_written` on all ranks."""
+def write_resume(
+    job: ResumeJob, ranks: Exchange, problem: ContractError | None = None
+) -> CheckpointFiles | None:
+    """Write and swap in; the files to announce on the main rank. Raises `checkpoint_not_written` on all ranks.
+
+    `problem` of the main rank is raised in place of writing.
+    """
     tensors = job.staged.tensors()
     parts = None if job.offsets is None else _write_parts(job, job.offsets, tensors, ranks)
     rng = {f"rng.{r}.{k}": t for r, states in enumerate(ranks.gather(job.rng)) for k, t in states.items()}
@@ -65,7 +70,9 @@ def write_resume(job: ResumeJob, ranks: Exchange) -> CheckpointFiles | None:
     if isinstance(parts, ContractError):
         outcome = parts
     elif ranks.rank == 0:
-        outcome = attempt(partial(_finish, job, tensors | rng, parts), job.directory, size_of(tensors))
+        outcome = problem or attempt(
+            partial(_finish, job, tensors | rng, parts), job.directory, size_of(tensors)
+        )
     if ranks.rank == 0:
         shutil.rmtree(temporary_of(job.directory, job.token), ignore_errors=True)  # parts of what went wrong
     outcome = ranks.from_main(outcome)
