@@ -135,6 +135,14 @@ def test_the_time_limit_ends_with_a_validated_checkpoint(run: Run, tmp_path: Pat
     assert (tmp_path / "base/best_checkpoint/model.safetensors").exists()
 
 
+def test_a_longer_time_limit_lets_a_training_go_on_that_had_run_out_of_time(run: Run) -> None:
+    same = {"fingerprint": {"one": 1}}
+    assert run(max_minutes=1e-9, **same).state.step == 0
+    assert run(max_minutes=1e-9, **same).state.stop_reason == "max_minutes"
+    outcome = run(max_minutes=1e3, **same)
+    assert (outcome.state.step, outcome.state.stop_reason) == (12, "max_steps")
+
+
 def test_the_last_step_is_validated_also_off_the_beat(run: Run) -> None:
     outcome = run(max_steps=7, eval_every=5)
     assert [p.step for p in outcome.state.losses if p.val_loss is not None] == [5, 7]

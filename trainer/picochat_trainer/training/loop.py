@@ -38,6 +38,7 @@ from picochat_trainer.training.validation import Validation
 
 MAX_NONFINITE_IN_A_ROW = 3
 STOP_AFTER_STEPS = "stop_after_steps"
+OUT_OF_TIME = "max_minutes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,8 @@ class Trainer:
         self.readback = Readback(context.device, lag)
         self.last_values: StepValues | None = None
         self.base_elapsed = self.state.elapsed_seconds
+        if self.state.stop_reason == OUT_OF_TIME and not self._is_late(self.base_elapsed):
+            self._set(stop_reason=None)  # this job has more time than the one before
         module = self._build_loss_module()
         self.step = TrainStep(context, self.config, self.model, module, self.optimizer, self.ema, self.dtype)
         self.board = open_board(context, training, self.state.step)
@@ -193,10 +196,8 @@ class Trainer:
 
     def _obey_requests(self) -> None:
         """Do what any rank asks for."""
-        limit = self.config.max_minutes
-        out_of_time = limit is not None and self._elapsed() >= 60 * limit
         stop, save, late = distributed.any_rank(
-            [self.context.stopping, self.context.checkpoint_requested(), out_of_time]
+            [self.context.stopping, self.context.checkpoint_requested(), self._is_late(self._elapsed())]
         )
         if save or stop:
             self._save_resume()
@@ -206,7 +207,7 @@ class Trainer:
             raise Interrupted
         if late:
             self._validate_if_due()
-            self._set(stop_reason="max_minutes")
+            self._set(stop_reason=OUT_OF_TIME)
         elif self.config.stop_after_steps is not None and self.state.step >= self.config.stop_after_steps:
             self._pause()
 
@@ -347,6 +348,10 @@ class Trainer:
 
     def _elapsed(self) -> float:
         return self.base_elapsed + self.meter.clock.elapsed
+
+    def _is_late(self, elapsed: float) -> bool:
+        limit = self.config.max_minutes
+        return limit is not None and elapsed >= 60 * limit
 
     def _throughput(self) -> dict[str, Any]:
         state = self.state
