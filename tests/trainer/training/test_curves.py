@@ -67,6 +67,18 @@ def test_tensorboard_gets_the_numbers_of_the_events(tmp_path: Path) -> None:
     assert "base/tensorboard" in context.outputs
 
 
+def test_tensorboard_keeps_the_step_that_a_resumed_training_goes_on_from(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for stop in (5, None):
+        training = tiny_training(
+            tiny_model(), fingerprint={"one": 1}, tensorboard=True, stop_after_steps=stop
+        )
+        train(base_context(tmp_path), training)
+    found = accumulator.EventAccumulator(str(tmp_path / "base/tensorboard"))
+    found.Reload()
+    assert [event.step for event in found.Scalars("train_loss")] == list(range(1, 13))
+
+
 def test_tensorboard_that_is_not_installed_is_named_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

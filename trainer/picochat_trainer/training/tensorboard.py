@@ -45,7 +45,7 @@ class TensorBoard:
 
 
 def open_board(context: StageContext, training: Training, step: int) -> Board:
-    """The board that the config asks for; in a resumed training it replaces what was written from `step` on."""
+    """The board that the config asks for; it replaces what a training before it wrote behind `step`."""
     if not training.config.tensorboard or not context.is_main:
         return NoBoard()
     try:
@@ -57,4 +57,4 @@ def open_board(context: StageContext, training: Training, step: int) -> Board:
             param="tensorboard",
         ) from error
     folder = f"{training.resume.rpartition('/')[0]}/{layout.TENSORBOARD}"
-    return TensorBoard(SummaryWriter(str(context.output(folder)), purge_step=step or None))
+    return TensorBoard(SummaryWriter(str(context.output(folder)), purge_step=step + 1))
