@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from picochat_contract.configs import BaseConfig, OptimConfig, SftConfig
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.manifest import StageJob
@@ -157,7 +158,7 @@ def test_each_free_field_has_its_case() -> None:
         ({"attn_backend": "math"}, ["attn_backend"]),
         ({"gradient_checkpointing": True}, ["gradient_checkpointing"]),
         ({"loss_chunk_tokens": 64}, ["loss_chunk_tokens"]),
-        ({"device": "cuda:0"}, ["device"]),
+        ({"device": "cuda:0"}, ["device", "hardware", "threads"]),
     ],
 )
 def test_another_way_of_computing_the_same_is_told_and_not_refused(
@@ -166,6 +167,24 @@ def test_another_way_of_computing_the_same_is_told_and_not_refused(
     found, expected = fingerprint(tmp_path), fingerprint(tmp_path, **changes)
     refuse_other_fingerprint(found, expected, tmp_path)
     assert [difference.split(":")[0] for difference in rounding_differences(found, expected)] == told
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "other", "told"),
+    [
+        (torch, "__version__", "9.9", "torch"),
+        (torch, "get_num_threads", lambda: 99, "threads"),
+        (torch.backends.cpu, "get_cpu_capability", lambda: "AVX9", "hardware"),
+    ],
+)
+def test_what_computes_the_same_sums_otherwise_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, other: Any, told: str
+) -> None:
+    found = fingerprint(tmp_path)
+    monkeypatch.setattr(place, name, other)
+    expected = fingerprint(tmp_path)
+    refuse_other_fingerprint(found, expected, tmp_path)
+    assert [difference.split(":")[0] for difference in rounding_differences(found, expected)] == [told]
 
 
 def test_precision_is_what_auto_comes_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

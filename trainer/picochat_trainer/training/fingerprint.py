@@ -2,9 +2,9 @@
 
 Three classes of settings. Those of `compared` change what is learned, or which weights are chosen: a resume with another
 is refused, by name. Those of `rounding` change how the same sums are computed (how a step's rows are shared out, kernels,
-compiler, chunks, device), so that results differ in the last bits only: they are kept and told, not refused; without them
-changed, a resume on the CPU is bit-equal. What is left only watches or interrupts. A number format is no rounding: bf16
-and float32 differ by more than their last bits.
+compiler, chunks, device, threads, version of torch), so that results differ in the last bits only, and with dropout in what
+is dropped: they are told, not refused; without them changed, a resume on the CPU is bit-equal. What is left only watches or
+interrupts. A number format is no rounding: bf16 and float32 differ by more than their last bits.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from picochat_contract.manifest import code_version
 from picochat_contract.stages import StageName
 
 from picochat_trainer.context import StageContext
-from picochat_trainer.training.hardware import autocast_dtype
+from picochat_trainer.training.hardware import arithmetic, autocast_dtype
 
 ROUNDING: Final = "rounding"
 
@@ -88,6 +88,7 @@ def training_fingerprint(
             "num_ranks": num_ranks,
             "strategy": context.resources.distributed_strategy if num_ranks > 1 else None,
             "device": context.device.split(":")[0],
+            **arithmetic(context.device),
         },
     }
 

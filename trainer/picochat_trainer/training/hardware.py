@@ -89,6 +89,19 @@ def has_cpp_compiler() -> bool:
     return any(shutil.which(name) for name in ([named] if named else ["g++", "clang++"]))
 
 
+def arithmetic(device: str) -> dict[str, str | int | None]:
+    """What the last bits of a sum depend on, besides the program: another of these takes other kernels or splits."""
+    on_cpu = device == "cpu"
+    gpu = (
+        torch.cuda.get_device_name(torch.device(device)) if torch.cuda.is_available() and not on_cpu else None
+    )
+    return {
+        "torch": str(torch.__version__),
+        "hardware": torch.backends.cpu.get_cpu_capability() if on_cpu else gpu,
+        "threads": torch.get_num_threads() if on_cpu else None,
+    }
+
+
 def describe(device: str) -> str:
     """The device in words, for reports."""
     if device == "cpu":
