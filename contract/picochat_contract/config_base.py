@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Steps = Annotated[int, Field(ge=1, lt=2**31)]
+Rows = Annotated[int, Field(ge=1, le=2**20)]
+"""Also how many times rows are accumulated: with both at their largest a run's tokens are still a float."""
 
 
 class Config(BaseModel):

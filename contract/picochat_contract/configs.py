@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from picochat_contract.config_base import Config, Seed, Steps
+from picochat_contract.config_base import Config, Rows, Seed, Steps
 from picochat_contract.data_configs import DatasetConfig, HonestyConfig, TokenizerConfig
 from picochat_contract.errors import Code, SpecError
 
@@ -102,9 +102,9 @@ class OptimConfig(Config):
     """Optimizer steps."""
     max_minutes: float | None = Field(default=None, gt=0)
     """Stop after this many minutes of training, with a checkpoint; None means no limit."""
-    device_batch_size: int = Field(ge=1)
+    device_batch_size: Rows
     """Rows per rank and forward pass."""
-    grad_accum_steps: int = Field(default=1, ge=1)
+    grad_accum_steps: Rows = 1
     learning_rate: float | None = Field(default=None, gt=0, le=1)
     """Highest rate of the schedule, before `auto_lr_scaling`; None derives it (`learning_rates.py`)."""
     auto_lr_scaling: bool = False
@@ -158,7 +158,7 @@ class OptimConfig(Config):
 class BaseConfig(OptimConfig):
     model: ModelConfig = ModelConfig()
     max_steps: Steps = 300
-    device_batch_size: int = Field(default=16, ge=1)
+    device_batch_size: Rows = 16
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: orthogonalised momentum for the matrices of the blocks, AdamW for the rest, at one learning rate."""
     loss_spike_rollback: bool = False
@@ -193,7 +193,7 @@ class BaseConfig(OptimConfig):
 
 class SftConfig(OptimConfig):
     max_steps: Steps = 200
-    device_batch_size: int = Field(default=16, ge=1)
+    device_batch_size: Rows = 16
     learning_rate: float | None = Field(default=1e-3, gt=0, le=1)
     weight_decay: float | None = Field(default=0.01, ge=0)
     val_fraction: float = Field(default=0.1, gt=0, lt=1)
