@@ -53,7 +53,7 @@ class ScaleRequest(Config):
 
     target_params: int | None = Field(default=None, ge=10_000)
     depth: int | None = Field(default=None, ge=DEPTHS.start, lt=DEPTHS.stop)
-    dataset_tokens: int | None = Field(default=None, ge=1)
+    dataset_tokens: int | None = Field(default=None, ge=1, le=10**18)
     """Tokens of the corpus; alone, they choose a model that they train once."""
     aspect_ratio: int = Field(default=48, ge=1, le=1024)
     """Width per layer."""
@@ -65,7 +65,7 @@ class ScaleRequest(Config):
     """Rows per rank and forward pass; None takes as many as fit the device."""
     grad_accum_steps: int | None = Field(default=None, ge=1)
     """None: as many as bring the step nearest to Step Law's tokens."""
-    target_param_data_ratio: float = Field(default=20.0, gt=0)
+    target_param_data_ratio: float = Field(default=20.0, ge=0.01, le=10_000)
     attn_backend: AttentionBackend = "auto"
     gate_profile: GateProfile = "skill_release"
     device: str = "h100"
@@ -145,13 +145,14 @@ def nanochat_batch(num_tokens: int) -> int:
 def parse_count(text: str, param: str) -> int:
     """`100m`, `2.5b`, `524,288`, `524_288` or `1e9` as a whole number; raise SpecError."""
     match = _COUNT.fullmatch(text.strip().lower().replace(",", "").replace("_", ""))
-    if match is None:
+    value = math.inf if match is None else float(match[1]) * _SUFFIX[match[2]]
+    if math.isinf(value):
         raise SpecError(
             Code.INVALID_VALUE,
             f"{text!r}: expected a number such as 100m, 2.5b, 524,288 or 1e9 (k, m, b and t are powers of 1,000)",
             param=param,
         )
-    return round(float(match[1]) * _SUFFIX[match[2]])
+    return round(value)
 
 
 def _model(request: ScaleRequest) -> ModelConfig:

@@ -159,6 +159,8 @@ def test_what_fits_no_device_and_what_takes_many_epochs_is_said() -> None:
         ({"target_params": 10**8, "depth": 8}, "both say how large"),
         ({"target_params": 20_000}, "no depth gives about 20,000 parameters"),
         ({"target_params": 10**6}, "the nearest is depth 1 with 577,856"),
+        ({"target_params": 10**8, "target_param_data_ratio": 1e-15}, "target_param_data_ratio: "),
+        ({"dataset_tokens": 10**400}, "dataset_tokens: "),
         ({"depth": 4, "device": "abacus"}, "unknown device 'abacus'; known: cpu, b200"),
     ],
 )
@@ -176,3 +178,8 @@ def test_ranks_that_no_machine_holds_are_told_how_to_be_spread() -> None:
     [note] = plan_scale(ScaleRequest(target_params=10**8, world_size=16)).notes
     assert note.startswith("ranks: 16") and "resources.nnodes" in note and "rdzv_endpoint" in note
     assert plan_scale(ScaleRequest(target_params=10**8, world_size=8)).notes == ()
+
+
+def test_a_count_that_no_float_holds_is_refused() -> None:
+    with pytest.raises(SpecError, match="expected a number such as 100m"):
+        parse_count("1e999", "target_params")
