@@ -64,7 +64,7 @@ sound_attention = attention.matmul_attention
 def _looks_ahead(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
     """The last query sees everything in any case; the first one too many."""
     seen = torch.ones(q.shape[0], q.shape[2], k.shape[2], dtype=torch.bool).tril(1)
-    return sound_attention(q, k, v, seen if mask is None else mask, dropout)
+    return sound_attention(q, k, v, seen, dropout)
 
 
 def _forgets_documents(q: Tensor, k: Tensor, v: Tensor, mask: Any = None, dropout: float = 0.0) -> Tensor:

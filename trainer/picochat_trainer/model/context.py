@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from picochat_trainer.model.attention import causal_block_mask, document_block_mask
+from picochat_trainer.model.attention import as_bias, causal_bias, causal_block_mask, document_block_mask
 from picochat_trainer.model.cache import KVCache
 from picochat_trainer.model.kernels import Kernel
 
@@ -24,7 +24,7 @@ class Context:
     """RoPE tables, (T, h) or (B, 1, T, h); None with learned positions."""
     sin: Tensor | None = None
     mask: Tensor | BlockMask | None = None
-    """(B, T, S), true where a query may look; None means causal with T == S."""
+    """(B, T, S): true where a query may look, or a float bias for the matmul form; None means causal with T == S."""
     cache: KVCache | None = None
     span: int = 0
     """Positions of the cache that this pass can see."""
@@ -34,12 +34,25 @@ def training_context(tokens_BT: Tensor, kernel: Kernel, document_token: int | No
     """The context of whole rows. With a document token, attention stops at the beginnings of documents."""
     length, device = tokens_BT.shape[1], tokens_BT.device
     if document_token is None:
-        mask = causal_block_mask(length, device) if kernel.form == "flex" else None
-        return Context(kernel=kernel, positions=torch.arange(length, device=device), mask=mask)
+        return Context(
+            kernel=kernel,
+            positions=torch.arange(length, device=device),
+            mask=_causal_mask(kernel, length, device),
+        )
     documents_BT = document_ids(tokens_BT, document_token)
-    form = document_block_mask if kernel.form == "flex" else document_mask
     positions_BT = document_positions(tokens_BT, document_token)
-    return Context(kernel=kernel, positions=positions_BT, mask=form(documents_BT))
+    if kernel.form == "flex":
+        return Context(kernel=kernel, positions=positions_BT, mask=document_block_mask(documents_BT))
+    mask_BTS = document_mask(documents_BT)
+    mask = as_bias(mask_BTS) if kernel.form == "matmul" else mask_BTS
+    return Context(kernel=kernel, positions=positions_BT, mask=mask)
+
+
+def _causal_mask(kernel: Kernel, length: int, device: torch.device) -> Tensor | BlockMask | None:
+    """Made once for all layers where the kernel needs one at all."""
+    if kernel.form == "flex":
+        return causal_block_mask(length, device)
+    return causal_bias(length, device) if kernel.form == "matmul" else None
 
 
 def cached_context(num_tokens: int, kernel: Kernel, cache: KVCache, device: torch.device) -> Context:
