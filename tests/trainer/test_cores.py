@@ -37,3 +37,30 @@ def test_the_library_is_told_before_torch_loads_it() -> None:
     if "GOMP_SPINCOUNT" not in done.stderr:
         pytest.skip("this torch is not built with GNU OpenMP")
     assert f"GOMP_SPINCOUNT = '{SPIN_COUNT}'" in done.stderr
+
+
+FAULTS = """
+import resource, sys
+from picochat_trainer.cores import keep_freed_memory
+if sys.argv[1] == "kept" and not keep_freed_memory():
+    print("no glibc"); sys.exit()
+def fill():
+    block = bytearray(200_000_000)
+    block[::4096] = b"x" * len(block[::4096])
+fill()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+fill()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_freed_memory_is_used_again() -> None:
+    found = {}
+    for case in ("given back", "kept"):
+        done = subprocess.run(
+            [sys.executable, "-c", FAULTS, case], capture_output=True, text=True, timeout=60, check=True
+        )
+        found[case] = done.stdout.strip()
+    if not found["kept"].isdigit():
+        pytest.skip(found["kept"])
+    assert int(found["given back"]) > 10 * int(found["kept"]) + 10

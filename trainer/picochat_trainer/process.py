@@ -33,7 +33,7 @@ from pydantic import ValidationError
 
 from picochat_trainer.atomic import file_sha256, remove_folder, write_text
 from picochat_trainer.context import Interrupted, StageContext
-from picochat_trainer.cores import limit_spinning
+from picochat_trainer.cores import keep_freed_memory, limit_spinning
 from picochat_trainer.inputs import input_digests
 from picochat_trainer.settings import RankSettings
 from picochat_trainer.training.control import CONTROL, RankSetup, RanksNotReadyError
@@ -117,6 +117,8 @@ def _run_or_explain(stage: StageName, config_path: Path, run_dir: Path, ranks: R
             launch = importlib.import_module("picochat_trainer.torchrun")  # needs torch
             return int(launch.run(job, config_path, run_dir))
         _set_up_logging(ranks.rank)
+        if STAGES[stage].distributed:
+            keep_freed_memory()
         return run_stage(run_dir, job, ranks)
     except Interrupted:
         logger.info("interrupted")
