@@ -57,6 +57,18 @@ def test_the_report_is_evidence_about_the_best_checkpoint(
     assert (evidence.canary_count, evidence.canary_hits, evidence.num_nonfinite_steps) == (1, 0, 0)
 
 
+def test_the_report_says_on_how_much_text_the_best_checkpoint_was_chosen(
+    new_run: MakeRun, base_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = new_run("chosen")
+    monkeypatch.setattr(base, "tokens_in_training", lambda config, step_tokens: 256)
+    base.run(context(run_dir), base_config(max_steps=2))
+    found = json.loads((run_dir / "base/train_report.json").read_text())
+    assert 0 < found["val_tokens_in_training"] <= 256 < found["val_tokens"]
+    told = f"chosen on {found['val_tokens_in_training']} tokens of the same text"
+    assert told in (run_dir / "base/report.md").read_text()
+
+
 def test_the_manifest_lists_every_output_with_its_digest(undisturbed_run: Path) -> None:
     text = (undisturbed_run / "stages/base/manifest.json").read_text()
     manifest = Manifest.model_validate_json(text)

@@ -68,19 +68,20 @@ def run(context: StageContext, config: BaseConfig) -> dict[str, float]:
     if config.document_mask:
         model.document_token = tokenizer.bos_id
     step_tokens = rows_per_step(config, context.world_size) * config.model.sequence_len
+    validator = _validator(
+        config,
+        data,
+        tokenizer,
+        rank=context.rank,
+        world_size=context.world_size,
+        max_tokens=tokens_in_training(config, step_tokens),
+    )
     outcome = train(
         context,
         Training(
             model=model,
             batches=data.batches,
-            validator=_validator(
-                config,
-                data,
-                tokenizer,
-                rank=context.rank,
-                world_size=context.world_size,
-                max_tokens=tokens_in_training(config, step_tokens),
-            ),
+            validator=validator,
             config=config,
             fingerprint=_fingerprint(context, config, data, tokenizer),
             best=layout.BASE_BEST,
@@ -93,7 +94,7 @@ def run(context: StageContext, config: BaseConfig) -> dict[str, float]:
         return {}
     last = Metadata(kind="last", step=outcome.state.step, losses=losses_of(outcome.state.losses[-1]))
     save_weights(context.output(LAST), weights, last)
-    return _report(context, config, tokenizer, data, plan, outcome)
+    return _report(context, config, tokenizer, data, plan, outcome, validator.num_targets)
 
 
 def _read_data(
@@ -167,6 +168,7 @@ def _report(
     data: PretrainingData,
     plan: CanaryPlan,
     outcome: Outcome,
+    tokens_chosen_on: int,
 ) -> dict[str, float]:
     """Measure the best checkpoint in float32 and write everything down."""
     best_dir = context.output(layout.BASE_BEST)
@@ -203,6 +205,7 @@ def _report(
         "val_loss": final.loss,
         "val_loss_stderr": final.loss_stderr,
         "val_stderr_over": validator.clusters,
+        "val_tokens_in_training": tokens_chosen_on,
         "best_step": state.best_step,
         "num_steps": state.step,
         "stop_reason": state.stop_reason,
@@ -270,8 +273,8 @@ def _markdown(report: dict[str, Any], losses: Sequence[LossPoint]) -> str:
         "",
         f"- Validation: **{with_error(report['val_bpb'], report['val_bpb_stderr'])} bits per byte** (standard error over "
         f"{report['val_stderr_over']}, {report['val_tokens']:,} tokens), {ratio:.0f} % of the unigram baseline "
-        f"{report['unigram_bpb']:.3f}; best checkpoint at step {report['best_step']} of {report['num_steps']}, stopped "
-        f"by {report['stop_reason']}.",
+        f"{report['unigram_bpb']:.3f}; best checkpoint at step {report['best_step']} of {report['num_steps']}, chosen on "
+        f"{report['val_tokens_in_training']:,} tokens of the same text, stopped by {report['stop_reason']}.",
         f"- Model: {report['num_parameters']:,} parameters; {report['tokens_seen']:,} tokens seen, "
         f"{report['coverage']['epochs']:.1f} epochs.",
         f"- Split by {data['split_mode']}: {data['num_train_documents']} training documents "
