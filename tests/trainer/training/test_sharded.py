@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from safetensors import safe_open
 from support.checkpoints import BEST, RESUME, Small, small, state
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 FINGERPRINT: dict[str, Any] = {"batch": {"rows_per_step": 4}, "rounding": {"num_ranks": 2}}
 SNAPSHOT = "weights.model.norm.weight"
@@ -42,6 +43,8 @@ class Found:
     empty_parts: int = 0
     snapshot_rows: int = 0
     logs: list[str] = field(default_factory=list)
+    most_whole: int = 0
+    """Tensors that were whole on this rank at a time while the best weights were saved."""
 
 
 def save(made: Small, step: int, best_step: int | None = None) -> None:
@@ -61,6 +64,26 @@ def work(rank: int, num_ranks: int, folder: str) -> None:
     os._exit(0)  # gloo's threads sometimes abort a normal exit
 
 
+def most_whole(save: Callable[[], None]) -> int:
+    """How many whole tensors there are at most, of those that `save` puts together."""
+    seen: list[weakref.ref[Tensor]] = []
+    most, real = 0, DTensor.full_tensor
+
+    def counted(tensor: DTensor) -> Tensor:
+        nonlocal most
+        whole = real(tensor)
+        seen.append(weakref.ref(whole))
+        most = max(most, sum(reference() is not None for reference in seen))
+        return whole
+
+    DTensor.full_tensor = counted  # type: ignore[method-assign,assignment]
+    try:
+        save()
+    finally:
+        DTensor.full_tensor = real  # type: ignore[method-assign]
+    return most
+
+
 def on_rank(folder: Path, rank: int, num_ranks: int) -> Found:
     found = Found()
 
@@ -71,7 +94,7 @@ def on_rank(folder: Path, rank: int, num_ranks: int) -> Found:
     made = make("two")
     for number in range(2):
         made.step(number, rank, num_ranks)
-    made.checkpointer.save_best(LossPoint(step=2, val_loss=1.0))
+    found.most_whole = most_whole(lambda: made.checkpointer.save_best(LossPoint(step=2, val_loss=1.0)))
     save(made, 2, best_step=2)
     found.tensors["at 2"] = made.whole()
     made.step(2, rank, num_ranks)
@@ -212,6 +235,11 @@ def test_the_best_weights_of_ranks_are_one_file_of_whole_tensors(ranks: list[Fou
     assert "model.embed_tokens.weight" in tensors
     point = load_resume(folder / "two" / RESUME)
     assert point is not None and point.weights.tensors.keys() == tensors.keys()
+
+
+def test_a_rank_that_writes_no_weights_holds_no_more_than_two_whole_tensors(ranks: list[Found]) -> None:
+    """The one that it gets and the one before it."""
+    assert 1 <= ranks[1].most_whole <= 2
 
 
 def test_where_one_rank_cannot_write_all_learn_it(ranks: list[Found], folder: Path) -> None:

@@ -122,8 +122,13 @@ class Checkpointer:
         tensors: dict[str, Tensor] = {}
         for name, tensor in weights.tensors.items():
             chosen = means.get(name, tensor).to(tensor.dtype)
-            # All ranks take part in putting a shared tensor together.
-            tensors[name] = chosen.full_tensor() if isinstance(chosen, DTensor) else chosen
+            if isinstance(chosen, DTensor):
+                # All ranks take part. A device holds one or two whole tensors at a time, never the whole model.
+                whole = chosen.full_tensor()
+                if not self._context.is_main:
+                    continue
+                chosen = whole.cpu()
+            tensors[name] = chosen
         if self._context.is_main:
             staged = self._staging[_WEIGHTS].copy(tensors)
             self._writer.submit(_WEIGHTS, partial(self._write_weights, directory, weights, staged, metadata))
