@@ -108,6 +108,11 @@ def test_an_estimate_over_a_limit_exits_2(
         (["--dry-run-steps", "3", "--until", "tokenizer"], "comes before base"),
         (["--dry-run-steps", "3", "--max-cost", "5"], "--max-cost needs --price-per-hour"),
         (["--price-per-hour", "5"], "give --dry-run-steps, too"),
+        (
+            ["--dry-run-steps", "3", "--price-per-hour", "inf"],
+            "--price-per-hour inf: expected a finite number",
+        ),
+        (["--dry-run-steps", "3", "--price-per-hour", "1", "--max-cost", "inf"], "--max-cost inf: expected"),
     ],
 )
 def test_bad_options_are_refused_before_anything_runs(

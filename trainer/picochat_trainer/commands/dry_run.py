@@ -5,6 +5,7 @@ checkpoint of step N.
 """
 
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,14 @@ class Prices:
     per_hour: float | None
     """Of one GPU; the currency is the user's."""
     max_cost: float | None
+
+    def __post_init__(self) -> None:
+        for param, value in (("price_per_hour", self.per_hour), ("max_cost", self.max_cost)):
+            if value is not None and not math.isfinite(value):
+                option = f"--{param.replace('_', '-')}"
+                raise SpecError(
+                    Code.INVALID_VALUE, f"{option} {value:g}: expected a finite number", param=param
+                )
 
     def refuse_without_dry_run(self) -> None:
         if self.per_hour is not None or self.max_cost is not None:
