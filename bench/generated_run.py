@@ -79,10 +79,13 @@ def write_job(run_dir: Path, inputs: Path, config: BaseConfig, resources: Mappin
     path.write_text(job.model_dump_json(), encoding="utf-8")
 
 
-def stage_command(run_dir: Path, num_steps: int, out: Path, started: float) -> list[str]:
-    """The command of the stage process of `write_job`."""
+def stage_command(
+    run_dir: Path, num_steps: int, out: Path, started: float, *, alone: bool = False
+) -> list[str]:
+    """The command of the stage process of `write_job`; `alone` makes it a process group of one rank."""
     script = Path(__file__).with_name("stage_process.py")
-    return [sys.executable, str(script), str(run_dir), str(out), str(num_steps), repr(started)]
+    command = [sys.executable, str(script), str(run_dir), str(out), str(num_steps), repr(started)]
+    return [*command, "alone"] if alone else command
 
 
 def write_rows(store: TokenStore, config: BaseConfig, num_steps: int, path: Path) -> None:

@@ -1,6 +1,8 @@
 """The process of a base stage under StepTimes; also what other benches use to look into such a process.
 
-python bench/stage_process.py RUN_FOLDER STEPS_JSON NUM_STEPS STARTED     (started by the benches)
+python bench/stage_process.py RUN_FOLDER STEPS_JSON NUM_STEPS STARTED [alone]     (started by the benches)
+
+With `alone` the process is a group of one rank, without which FSDP would shard nothing.
 """
 
 import importlib
@@ -38,10 +40,25 @@ def after_each_step(call: Callable[[], None]) -> None:
     optimizers.step = watched
 
 
+def form_group() -> None:
+    """Make a process group of this process alone, with the back ends of the training's own."""
+    import torch.distributed as dist
+    from torch.cuda import is_available
+
+    backend = "cpu:gloo,cuda:nccl" if is_available() else "gloo"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+
+
 def main() -> int:
-    run_dir, out, num_steps, started = sys.argv[1:]
+    run_dir, out, num_steps, started, *alone = sys.argv[1:]
     times = StepTimes(Path(out), int(num_steps), float(started))
-    return run_base(Path(run_dir), lambda: after_each_step(times.stamp))
+
+    def prepare() -> None:
+        after_each_step(times.stamp)
+        if alone:
+            form_group()
+
+    return run_base(Path(run_dir), prepare)
 
 
 if __name__ == "__main__":
