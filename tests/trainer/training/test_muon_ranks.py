@@ -1,4 +1,7 @@
-"""Muon, AdamW, the running mean and the spike guard on two ranks, beside one process with the whole batch."""
+"""Muon, AdamW, the running mean and the spike guard on two and eight ranks, beside one process with the whole batch.
+
+Eight ranks are more than there are matrices in their model, and than rows in some of them.
+"""
 
 import os
 import sys
@@ -39,12 +42,12 @@ class Result:
 
 
 def batch(step: int) -> Tensor:
-    return torch.randint(30, (4, 9), generator=torch.Generator().manual_seed(step))
+    return torch.randint(30, (8, 9), generator=torch.Generator().manual_seed(step))
 
 
-def train(kind: str, rank: int, num_ranks: int) -> Result:
+def train(kind: str, rank: int, num_ranks: int, num_layers: int) -> Result:
     torch.manual_seed(0)
-    model = GPT(MODEL, 30)
+    model = GPT(MODEL.model_copy(update={"n_layer": num_layers}), 30)
     model.init_weights(1)
     distributed.shard(model, "cpu", "fsdp" if kind == "fsdp" else "ddp")
     optimizer = make_optimizer(model, CONFIG, num_ranks=num_ranks)
@@ -93,34 +96,52 @@ def whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def work(rank: int, num_ranks: int, folder: str) -> None:
+def work(rank: int, num_ranks: int, num_layers: int, folder: str) -> None:
     torch.set_num_threads(1)
     store = dist.FileStore(f"{folder}/store", num_ranks)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=num_ranks)
     for kind in ("ddp", "fsdp"):
-        torch.save(vars(train(kind, rank, num_ranks)), f"{folder}/{kind}.{rank}.pt")
+        torch.save(vars(train(kind, rank, num_ranks, num_layers)), f"{folder}/{kind}.{rank}.pt")
     dist.barrier()
     sys.stdout.flush()
     os._exit(0)  # gloo's threads sometimes abort a normal exit
 
 
+def trained(folder: Path, num_ranks: int, num_layers: int) -> dict[str, Result]:
+    mp.spawn(work, args=(num_ranks, num_layers, str(folder)), nprocs=num_ranks)
+    found = {path.stem: Result(**torch.load(path)) for path in folder.glob("*.pt")}
+    return {"one": train("one", 0, 1, num_layers), **found}
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(work, args=(2, str(folder)), nprocs=2)
-    found = {path.stem: Result(**torch.load(path)) for path in Path(folder).glob("*.pt")}
-    return {"one": train("one", 0, 1), **found}
+    return trained(tmp_path_factory.mktemp("ranks"), 2, 2)
+
+
+def assert_ends_alike(found: Result, wanted: Result, what: str) -> None:
+    mine, others = getattr(found, what), getattr(wanted, what)
+    assert mine.keys() == others.keys()
+    for name, value in others.items():
+        assert torch.allclose(mine[name], value, rtol=0, atol=TOLERANCE), name
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 @pytest.mark.parametrize("what", ["weights", "mean", "momentum"])
 def test_two_ranks_end_where_one_process_ends(results: dict[str, Result], kind: str, what: str) -> None:
-    wanted = getattr(results["one"], what)
     for rank in range(2):
-        found = getattr(results[f"{kind}.{rank}"], what)
-        assert found.keys() == wanted.keys()
-        for name, value in wanted.items():
-            assert torch.allclose(found[name], value, rtol=0, atol=TOLERANCE), name
+        assert_ends_alike(results[f"{kind}.{rank}"], results["one"], what)
+
+
+@pytest.mark.slow
+def test_more_ranks_than_matrices_and_rows_end_there_too(tmp_path: Path) -> None:
+    results = trained(tmp_path, 8, 1)
+    for kind in ("ddp", "fsdp"):
+        ranks = [results[f"{kind}.{rank}"] for rank in range(8)]
+        assert [found.num_orthogonalized for found in ranks] == [3] * 7 + [0]
+        for found in ranks:
+            assert found.spikes == results["one"].spikes
+            for what in ("weights", "mean", "momentum"):
+                assert_ends_alike(found, results["one"], what)
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
