@@ -35,8 +35,9 @@ stages that a run does not have are left out, and the report says how many.
 - Tokens of the corpus, before a tokenizer exists, per UTF-8 byte: {tokens}; char and byte 1.
 - Memory: float32 weights, gradients and optimizer states, autocast's copy of the weights, the running mean and rollback's
   snapshot where they are on, what the eager layers keep for the backward pass (a test measures it), and the logits of one
-  chunk at 12 bytes each. With fsdp a rank has its share of the states, and whole the embedding and two blocks. With
-  gradient checkpointing the activations are each block's input and one block whole. `torch.compile` needs less.
+  chunk at 12 bytes each. With fsdp a rank has its share of the states, and whole the embedding and two blocks, with
+  accumulation also all gradients. With gradient checkpointing the activations are each block's input and one block
+  whole. `torch.compile` needs less.
 - Disk: the token store, two resume checkpoints while one replaces the other, best, last and kept weights, for base and SFT.
 - Time: PaLM's operations per token over {share:.0%} of the device's bf16 peak by its data sheet ({gpus}), or over
   {cpu:.0f} GFLOP/s per CPU core with bf16 instructions and {slow:.0f} without, a little under what was measured (docs/log.md).

@@ -63,15 +63,16 @@ def training_memory(
     strategy: DistributedStrategy = "ddp",
 ) -> MemoryEstimate:
     """Float32 weights and gradients, optimizer states, and the activations of one micro-batch. With fsdp each rank has its
-    share of the states, and whole what it is at work on."""
+    share of the states, and whole what it is at work on; with accumulation also all gradients, until they are summed."""
     count = num_parameters(base.model, vocab)
     tokens = base.device_batch_size * base.model.sequence_len
     weight = 6 if bf16 else 4  # with autocast's copy
     logits = _logit_bytes(base, vocab, tokens, on_gpu=on_gpu)
     shares, whole = (num_ranks, _gathered(base.model, vocab)) if strategy == "fsdp" else (1, 0)
+    waiting = count if strategy == "fsdp" and base.grad_accum_steps > 1 else whole
     return MemoryEstimate(
         parameters=count * weight // shares + whole * weight,
-        gradients=count * 4 // shares + whole * 4,
+        gradients=count * 4 // shares + waiting * 4,
         optimizer=_optimizer_bytes(base, count) // shares,
         ema=(count * 4 if base.ema_decay else 0) // shares,
         snapshot=_snapshot_bytes(base, count) // shares,

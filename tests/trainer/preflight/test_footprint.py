@@ -74,6 +74,25 @@ def test_with_fsdp_a_rank_has_its_share_and_whole_what_it_is_at_work_on() -> Non
     assert alone == whole
 
 
+def test_with_fsdp_gradients_are_whole_between_the_micro_batches_of_a_step() -> None:
+    one, two = (
+        training_memory(
+            BaseConfig(model=ModelConfig(n_layer=20), grad_accum_steps=accumulation),
+            VOCAB,
+            on_gpu=True,
+            bf16=True,
+            num_ranks=4,
+            strategy="fsdp",
+        )
+        for accumulation in (1, 2)
+    )
+    count = training_memory(
+        BaseConfig(model=ModelConfig(n_layer=20)), VOCAB, on_gpu=True, bf16=True
+    ).gradients
+    assert count // 4 < one.gradients < count // 2
+    assert two.gradients == count // 4 + count
+
+
 def test_rollback_holds_weights_and_optimizer_a_second_time() -> None:
     plain, guarded = BaseConfig(), BaseConfig(loss_spike_rollback=True)
     parameters = training_memory(plain, VOCAB, on_gpu=False, bf16=False).parameters
