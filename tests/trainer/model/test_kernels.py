@@ -13,6 +13,7 @@ from picochat_trainer.model.kernels import (
     MATMUL,
     AttentionFacts,
     Kernel,
+    cached_kernel,
     evaluation_kernel,
     has_fa3,
     select_kernel,
@@ -91,6 +92,16 @@ def test_evaluation_takes_no_compiled_kernel() -> None:
     assert evaluation_kernel(AttentionFacts(**HOPPER | {"documents": True})) == sdpa(repeats_kv=True)
     assert evaluation_kernel(AttentionFacts(**HOPPER)) == sdpa()
     assert evaluation_kernel(AttentionFacts(**HOPPER | {"device": "cpu"})) == MATMUL
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [(0, sdpa()), (8, sdpa()), (9, sdpa()), (10, sdpa(EFFICIENT, MATH, repeats_kv=True))],
+)
+def test_a_cache_is_not_read_by_cudnn_where_that_gives_wrong_numbers(
+    capability: int, expected: Kernel
+) -> None:
+    assert cached_kernel(capability) == expected
 
 
 def test_names_of_kernels_are_pytorchs_and_hold_inside_the_scope_only() -> None:

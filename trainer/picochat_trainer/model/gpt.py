@@ -22,10 +22,10 @@ from picochat_trainer.model.attention import attend
 from picochat_trainer.model.cache import KVCache
 from picochat_trainer.model.context import Context, cached_context, training_context
 from picochat_trainer.model.kernels import (
-    PLAIN_SDPA,
     AttentionFacts,
     Kernel,
     activate,
+    cached_kernel,
     capability,
     evaluation_kernel,
     has_fa3,
@@ -306,7 +306,7 @@ class GPT(nn.Module):
         if cache is None:
             context = training_context(tokens_BT, self._kernel(device), self.document_token)
         else:
-            context = cached_context(tokens_BT.shape[1], PLAIN_SDPA, cache, device)
+            context = cached_context(tokens_BT.shape[1], cached_kernel(capability(device)), cache, device)
         if self.config.position_encoding == "rope":
             self._set_rope(context, tokens_BT.shape[1])
         return context

@@ -18,7 +18,7 @@ from picochat_contract.configs import AttentionBackend
 from picochat_contract.errors import Code, ContractError
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-_AMPERE, _HOPPER = 8, 9  # major compute capability
+_AMPERE, _HOPPER, _BLACKWELL = 8, 9, 10  # major compute capability
 _MAX_FLASH_HEAD_DIM = 256
 _MAX_CUDNN_HEAD_DIM = {_AMPERE: 128, _HOPPER: 256}
 _MIN_FLEX_HEAD_DIM = 16
@@ -95,6 +95,15 @@ def evaluation_kernel(facts: AttentionFacts) -> Kernel:
     if facts.device == "cpu":
         return MATMUL
     return Kernel(form="sdpa", repeats_kv=facts.documents or facts.dtype not in _HALF)
+
+
+def cached_kernel(capability: int) -> Kernel:
+    """For passes with a cache, whose queries are few and have a mask.
+
+    On B200 not cuDNN, which PyTorch would take there: answers of models with 4 key/value heads come out wrong
+    (https://github.com/pytorch/pytorch/issues/193893, open; seen with 2.11 and 2.13).
+    """
+    return _WITHOUT_HALF if capability == _BLACKWELL else PLAIN_SDPA
 
 
 def activate(backend: AttentionBackend) -> None:
