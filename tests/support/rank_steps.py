@@ -43,6 +43,7 @@ def steps(
     dtype: torch.dtype | None = None,
     compiled: bool = False,
     checkpointing: bool = False,
+    chunk: int | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
     """Losses, gradient norms, validation losses and final weights; None is one process with all rows."""
@@ -53,6 +54,7 @@ def steps(
         distributed.shard(model, "cpu", strategy, dtype=dtype)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
     model.gradient_checkpointing = checkpointing
+    model.loss_chunk_tokens = chunk
     if compiled:
         compile_pieces(model)
     module: nn.Module = LossModule(model)
@@ -97,7 +99,9 @@ def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     found: dict[str, Any] = {"one": steps(None), "ddp": steps("ddp"), "fsdp": steps("fsdp")}
-    found["checkpointed"] = steps("fsdp", checkpointing=True)
+    found["checkpointed"] = {
+        strategy: steps(strategy, checkpointing=True, chunk=13) for strategy in ("ddp", "fsdp")
+    }
     found["untied"] = [steps(strategy, tie_embeddings=False) for strategy in (None, "fsdp")]
     found["bf16"] = [steps(strategy, dtype=torch.bfloat16) for strategy in ("ddp", "fsdp")]
     if compiled:

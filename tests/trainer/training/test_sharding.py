@@ -64,8 +64,11 @@ def test_fsdp_gathers_an_untied_head_too(found: dict[str, Any]) -> None:
     assert_equal(*found["untied"])
 
 
-def test_fsdp_gathers_a_block_again_where_it_is_computed_again(found: dict[str, Any]) -> None:
-    assert_equal(found["one"], found["checkpointed"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_blocks_that_are_computed_again_and_a_loss_in_chunks_learn_the_same(
+    found: dict[str, Any], strategy: str
+) -> None:
+    assert_equal(found["one"], found["checkpointed"][strategy])
 
 
 def test_fsdp_that_gathers_in_bf16_learns_what_ddp_with_autocast_learns(found: dict[str, Any]) -> None:
