@@ -4,6 +4,8 @@ from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
 
+from picochat_trainer.settings import RankSettings
+
 T = TypeVar("T")
 
 
@@ -17,8 +19,13 @@ class Exchange:
 
     @classmethod
     def between_all(cls) -> "Exchange":
-        """A group of its own over all ranks, so that no message meets one of the training; all ranks call this."""
-        return cls(dist.new_group(backend="gloo") if dist.is_initialized() else None)
+        """A group of its own over all ranks, so that no message meets one of the training; all ranks call this.
+
+        It waits as long as the training's own group.
+        """
+        if not dist.is_initialized():
+            return cls()
+        return cls(dist.new_group(timeout=RankSettings.from_environment().timeout, backend="gloo"))
 
     def gather(self, value: T) -> list[T]:
         """What each rank gave, by rank."""
