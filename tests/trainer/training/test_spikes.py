@@ -117,6 +117,19 @@ def test_a_spike_takes_weights_optimizer_and_mean_back_to_the_last_good_check() 
     assert same(small.everything(), good)
 
 
+def test_a_new_snapshot_takes_the_memory_of_the_one_before() -> None:
+    small = Small()
+    small.step()
+    small.guard.snapshot()  # the first that has states of the optimizer
+    before = {name: value.data_ptr() for name, value in small.guard.tensors.items() if value.numel() > 1}
+    kept = {name: small.guard.tensors[name].clone() for name in before}
+    small.step()
+    small.guard.snapshot()
+    after = small.guard.tensors
+    assert {name: after[name].data_ptr() for name in before} == before
+    assert not any(torch.equal(value, after[name]) for name, value in kept.items())
+
+
 def test_without_a_spike_the_snapshot_moves_on() -> None:
     small = Small()
     small.step()
