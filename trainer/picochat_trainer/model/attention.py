@@ -16,8 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-MIN_SPLIT = 64  # positions from which computing half of the square less pays for two smaller products
-
 
 def attend(
     q_BHTh: Tensor,
@@ -27,7 +25,7 @@ def attend(
     dropout: float = 0.0,
 ) -> Tensor:
     """Return out_BHTh. A bool mask_BTS is true where a query may look; a float one, for the matmul form only, is added to
-    the scores and is causal. None means causal with T == S."""
+    the scores. None means causal with T == S."""
     if isinstance(mask, BlockMask):
         return flex_form(q_BHTh, k_BKSh, v_BKSh, mask)
     form = matmul_attention if q_BHTh.device.type == "cpu" else fused_attention
@@ -53,27 +51,15 @@ def matmul_attention(
 ) -> Tensor:
     B, H, T, h = q_BHTh.shape
     K, S = k_BKSh.shape[1:3]
-    G = H // K
     if mask_BTS is None:
         mask_BTS = causal_bias(T, q_BHTh.device)
-    # Where queries stand beside their keys, the first half of them looks at the first half of the keys only.
-    is_causal = mask_BTS.is_floating_point() and T == S
-    blocks = 2 if is_causal and T % 2 == 0 and T >= MIN_SPLIT else 1
-    q_BKGTh = (q_BHTh / math.sqrt(h)).view(B, K, G, T, h)
-    outs = []
-    for block in range(blocks):
-        begin, end = block * T // blocks, (block + 1) * T // blocks
-        seen = end if is_causal else S
-        # The G query heads of a group become further rows of one matmul: keys and values are never repeated.
-        q_BKRh = q_BKGTh[:, :, :, begin:end].reshape(B, K, G * (end - begin), h)
-        scores_BKRS = q_BKRh @ k_BKSh[:, :, :seen].transpose(-2, -1)
-        weights = _softmax(scores_BKRS.view(B, K, G, end - begin, seen), mask_BTS[:, begin:end, :seen])
-        weights = weights.to(v_BKSh.dtype)
-        if dropout:
-            weights = F.dropout(weights, dropout)
-        out_BKRh = weights.view(B, K, G * (end - begin), seen) @ v_BKSh[:, :, :seen]
-        outs.append(out_BKRh.view(B, H, end - begin, h))
-    return outs[0] if blocks == 1 else torch.cat(outs, dim=2)
+    # The G query heads of a group become further rows of one matmul: keys and values are never repeated.
+    q_BKRh = (q_BHTh / math.sqrt(h)).reshape(B, K, H // K * T, h)
+    scores_BKRS = q_BKRh @ k_BKSh.transpose(-2, -1)
+    weights_BKGTS = _softmax(scores_BKRS.view(B, K, H // K, T, S), mask_BTS).to(v_BKSh.dtype)
+    if dropout:
+        weights_BKGTS = F.dropout(weights_BKGTS, dropout)
+    return (weights_BKGTS.view(B, K, H // K * T, S) @ v_BKSh).view(B, H, T, h)
 
 
 def _softmax(scores_BKGTS: Tensor, mask_BTS: Tensor) -> Tensor:
@@ -91,7 +77,7 @@ def causal_bias(length: int, device: torch.device) -> Tensor:
 
 
 def as_bias(mask_BTS: Tensor) -> Tensor:
-    """A causal bool mask as what is added to scores."""
+    """A bool mask as what is added to scores."""
     return torch.zeros(mask_BTS.shape, device=mask_BTS.device).masked_fill(~mask_BTS, -math.inf)
 
 
