@@ -142,11 +142,11 @@ def refuse_unconfirmed(spec: RunSpec) -> PaidLaunch | None:
     """`paid_launch(spec)`; raise `confirmation_required` where it needs a confirmation and has none."""
     launch = paid_launch(spec)
     if launch is not None and not spec.confirm_paid_launch:
-        raise ConfirmationRequired(launch)
+        raise ConfirmationRequiredError(launch)
     return launch
 
 
-class ConfirmationRequired(SpecError):  # noqa: N818 - reads as what happened
+class ConfirmationRequiredError(SpecError):
     """A run that is paid for by the hour was not confirmed; `launch` is what there is to confirm."""
 
     def __init__(self, launch: PaidLaunch) -> None:

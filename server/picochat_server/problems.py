@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from picochat_contract.api import API, Problem
 from picochat_contract.errors import Code, ContractError, TransitionError
-from picochat_contract.paid_launch import ConfirmationRequired
+from picochat_contract.paid_launch import ConfirmationRequiredError
 from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -109,9 +109,11 @@ def request_id(request: Request) -> str:
 
 def of_contract_error(error: ContractError) -> ApiProblem:
     """422, or 409 for a transition that the table does not allow and for a launch that nobody has confirmed."""
-    status = 409 if isinstance(error, TransitionError | ConfirmationRequired) else 422
+    status = 409 if isinstance(error, TransitionError | ConfirmationRequiredError) else 422
     extra = (
-        {"launch": error.launch.model_dump(mode="json")} if isinstance(error, ConfirmationRequired) else {}
+        {"launch": error.launch.model_dump(mode="json")}
+        if isinstance(error, ConfirmationRequiredError)
+        else {}
     )
     return ApiProblem(status, error.code, error.message, param=error.param, extra=extra)
 

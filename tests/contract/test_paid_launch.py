@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 from picochat_contract.errors import Code
-from picochat_contract.paid_launch import ConfirmationRequired, paid_launch, refuse_unconfirmed
+from picochat_contract.paid_launch import ConfirmationRequiredError, paid_launch, refuse_unconfirmed
 from picochat_contract.spec import parse_mapping
 
 CUDA = {"resources": {"device": "cuda"}}
@@ -28,7 +28,7 @@ CUDA = {"resources": {"device": "cuda"}}
 def test_whatever_takes_gpus_for_long_and_every_preset_for_them_asks(raw: dict[str, Any]) -> None:
     spec = parse_mapping(raw)
     assert paid_launch(spec) is not None
-    with pytest.raises(ConfirmationRequired) as refused:
+    with pytest.raises(ConfirmationRequiredError) as refused:
         refuse_unconfirmed(spec)
     assert refused.value.code is Code.CONFIRMATION_REQUIRED
     assert refuse_unconfirmed(parse_mapping({**raw, "confirm_paid_launch": True})) is not None
@@ -93,7 +93,7 @@ def test_hours_of_sft_are_counted() -> None:
 
 
 def test_the_refusal_survives_the_way_back_from_a_worker_process() -> None:
-    with pytest.raises(ConfirmationRequired) as refused:
+    with pytest.raises(ConfirmationRequiredError) as refused:
         refuse_unconfirmed(parse_mapping({"scale": "h100-pilot"}))
     again = pickle.loads(pickle.dumps(refused.value))
     assert (again.launch, again.message) == (refused.value.launch, refused.value.message)

@@ -8,7 +8,7 @@ from typing import Final
 from fastapi import Response
 from fastapi.responses import RedirectResponse
 from picochat_contract.errors import ContractError
-from picochat_contract.paid_launch import PARAM, ConfirmationRequired, PaidLaunch
+from picochat_contract.paid_launch import PARAM, ConfirmationRequiredError, PaidLaunch
 from picochat_contract.spec import read_mapping
 from sqlalchemy.orm import Session
 
@@ -67,7 +67,7 @@ def submitted(
         if confirmed:
             raw = {**raw, PARAM: True}
         run = runs.submit(session, store, settings, principal, raw, _idempotency_key(token, spec))
-    except ConfirmationRequired as asked:
+    except ConfirmationRequiredError as asked:
         question = ConfirmRunPage(viewer=viewer, spec=spec, token=token, launch=asked.launch)
         return page("confirm_run.html", question, of_contract_error(asked).status)
     except ContractError as error:

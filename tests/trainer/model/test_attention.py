@@ -119,6 +119,8 @@ def test_every_cuda_kernel_agrees_with_the_matmul_form(
     try:
         kernel = select_kernel(backend, facts)
     except ContractError as error:
+        if backend in ("auto", "math"):  # these run everywhere
+            raise
         pytest.skip(str(error))
     heads, documents_BT = some_heads(256, 256, n_kv_head, 64), some_documents(256)
     mask_BTS = document_mask(documents_BT) if documents else None

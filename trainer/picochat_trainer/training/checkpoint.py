@@ -80,7 +80,7 @@ class TrainingState(Config):
 
     step: int
     fingerprint: dict[str, Any]
-    """Data, tokenizer, config and world size; a resume with others is refused."""
+    """As `fingerprint.py` makes it; a resume with another is refused."""
     position: dict[str, int]
     """Of the batch source."""
     losses: tuple[LossPoint, ...]
@@ -98,6 +98,24 @@ class TrainingState(Config):
     """What spikes have left of the learning rate."""
     rollbacks: tuple[int, ...] = ()
     """Steps whose loss was a spike and whose update was undone."""
+
+    @classmethod
+    def fresh(cls, fingerprint: dict[str, Any]) -> "TrainingState":
+        """Before the first step."""
+        return cls(
+            step=0,
+            fingerprint=fingerprint,
+            position={},
+            losses=(),
+            best_step=None,
+            best_val_loss=None,
+            evals_without_improvement=0,
+            num_nonfinite_steps=0,
+            nonfinite_in_a_row=0,
+            tokens_seen=0,
+            elapsed_seconds=0.0,
+            stop_reason=None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

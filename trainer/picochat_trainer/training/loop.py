@@ -79,7 +79,7 @@ class Trainer:
         self.ema = Ema(self.model, self.config.ema_decay) if self.config.ema_decay else None
         self.checkpointer = Checkpointer(context, training, self.optimizer, self.ema)
         torch.manual_seed(self.config.seed + context.rank)  # dropout; a resume puts its own state over this
-        fresh = _fresh_state(training.fingerprint), dict[str, Tensor]()
+        fresh = TrainingState.fresh(training.fingerprint), dict[str, Tensor]()
         self.state, snapshot = self.checkpointer.restore() or fresh
         watches = isinstance(self.config, BaseConfig) and self.config.loss_spike_rollback
         self.spikes = (
@@ -368,23 +368,6 @@ def _few_collections() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def _fresh_state(fingerprint: dict[str, Any]) -> TrainingState:
-    return TrainingState(
-        step=0,
-        fingerprint=fingerprint,
-        position={},
-        losses=(),
-        best_step=None,
-        best_val_loss=None,
-        evals_without_improvement=0,
-        num_nonfinite_steps=0,
-        nonfinite_in_a_row=0,
-        tokens_seen=0,
-        elapsed_seconds=0.0,
-        stop_reason=None,
-    )
 
 
 def _finite(value: float | None) -> float | None:
