@@ -11,7 +11,7 @@ from picochat_client.program import main
 from picochat_contract.exit_codes import ClientExit
 from picochat_contract.gate import Check, CheckStatus, GateReport, Verdict
 from picochat_trainer import local_run
-from picochat_trainer.commands import run
+from picochat_trainer.commands import shown_run
 from support.in_process import run_stage_here
 
 DATA_ONLY = ["--until", "tokenizer", "--set", "dataset.sft_rows=32", "--set", "dataset.eval_rows=16"]
@@ -196,7 +196,7 @@ def test_only_strict_turns_the_verdict_into_an_exit_code(
     strict: bool,
     expected: ClientExit,
 ) -> None:
-    monkeypatch.setattr(run, "LocalRun", Finished)
+    monkeypatch.setattr(shown_run, "LocalRun", Finished)
     path = out / "gate/gate_report.json"
     path.parent.mkdir(parents=True)
     path.write_text(report(verdict).model_dump_json())
@@ -207,7 +207,7 @@ def test_only_strict_turns_the_verdict_into_an_exit_code(
 
 
 def test_strict_counts_a_gate_without_a_report_as_blocked(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "LocalRun", Finished)
+    monkeypatch.setattr(shown_run, "LocalRun", Finished)
     assert tiny(out, "--strict") == ClientExit.GATE_BLOCKED
     assert tiny(out, "--strict", "--gate", "none") == ClientExit.OK
 

@@ -6,7 +6,7 @@ import pytest
 from picochat_client.program import main
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.exit_codes import ClientExit
-from picochat_trainer.commands import run
+from picochat_trainer.commands import shown_run
 from picochat_trainer.local_run import LocalRun, LocalStage
 
 
@@ -20,7 +20,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[LocalRun]:
             found.append(self)
             raise ContractError(Code.INTERNAL, "seen")
 
-    monkeypatch.setattr(run, "LocalRun", Recorded)
+    monkeypatch.setattr(shown_run, "LocalRun", Recorded)
     return found
 
 

@@ -15,7 +15,6 @@ from picochat_client.terminal import printable
 from picochat_contract import layout
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.exit_codes import ClientExit
-from picochat_contract.preflight import PreflightStatus
 from picochat_contract.spec import RunSpec, expand
 from picochat_contract.stages import STAGES, StageName
 from rich.console import Console
@@ -23,16 +22,9 @@ from rich.table import Table
 from rich.text import Text
 
 from picochat_trainer.atomic import write_text
-from picochat_trainer.commands.display import (
-    exit_code,
-    explain_failure,
-    live_display,
-    print_preflight,
-    print_stages,
-)
+from picochat_trainer.commands.shown_run import run_shown
 from picochat_trainer.dry_run import JSON, MARKDOWN, DryRunRecord, dry_run_record, markdown, table
 from picochat_trainer.launch import read_manifest
-from picochat_trainer.local_run import LocalRun
 from picochat_trainer.paid_launch import confirmed_spec
 
 
@@ -71,22 +63,9 @@ def dry_run(spec: RunSpec, out_dir: Path, steps: int, prices: Prices, *, confirm
     _refuse_finished(out_dir)
     stopped = spec.model_copy(update={"base": stages[StageName.BASE], "until": StageName.BASE})
     confirmed_spec(stopped, out_dir, confirmed=confirmed, say=say)  # a dry run may be long, too
-    with live_display(spec.name, list(stages)) as on_event:
-        rows = LocalRun(
-            run_dir=out_dir,
-            stages=stages,
-            resources=spec.resources,
-            on_event=on_event,
-            max_attempts=spec.max_attempts,
-        ).run()
-    print_stages(rows)
-    preflight = print_preflight(out_dir, rows, in_full=False)
-    code = exit_code(rows)
+    code = run_shown(spec, out_dir, stages)
     if code != ClientExit.OK:
-        explain_failure(rows)
         return code
-    if preflight is not None and preflight.status is PreflightStatus.BLOCKED:
-        return ClientExit.GATE_BLOCKED
     record = dry_run_record(out_dir, spec, price_per_hour=prices.per_hour, max_cost=prices.max_cost)
     write_text(out_dir / JSON, record.model_dump_json(indent=2) + "\n")
     write_text(out_dir / MARKDOWN, markdown(record))

@@ -11,24 +11,17 @@ from picochat_contract.configs import Device, DistributedStrategy, GateProfile
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.exit_codes import ClientExit
 from picochat_contract.overrides import with_setting, with_value
-from picochat_contract.preflight import PreflightStatus
 from picochat_contract.scales import SCALES
 from picochat_contract.spec import RunSpec, expand, parse_mapping
 from picochat_contract.stages import STAGES, StageName
 
 from picochat_trainer.atomic import write_text
 from picochat_trainer.commands.dataset_options import with_dataset_options
-from picochat_trainer.commands.display import (
-    exit_code,
-    explain_failure,
-    live_display,
-    print_preflight,
-    print_run,
-    print_stages,
-)
+from picochat_trainer.commands.display import print_run
 from picochat_trainer.commands.dry_run import Prices, dry_run, say
+from picochat_trainer.commands.shown_run import run_shown
 from picochat_trainer.commands.train_options import take_up
-from picochat_trainer.local_run import LocalRun, read_gate
+from picochat_trainer.local_run import read_gate
 from picochat_trainer.machines import together
 from picochat_trainer.paid_launch import confirmed_spec
 
@@ -182,25 +175,10 @@ def _take_up(resume_from: Path | None, out_dir: Path, stage: StageName) -> None:
 
 def _run(spec: RunSpec, out_dir: Path, *, strict: bool, preflight_only: bool) -> int:
     stages = _until_preflight(spec) if preflight_only else expand(spec)
-    with live_display(spec.name, list(stages)) as on_event:
-        rows = LocalRun(
-            run_dir=out_dir,
-            stages=stages,
-            resources=spec.resources,
-            on_event=on_event,
-            max_attempts=spec.max_attempts,
-        ).run()
+    code = run_shown(spec, out_dir, stages, preflight_in_full=preflight_only)
     write_text(out_dir / SPEC_FILE, spec.model_dump_json(indent=2) + "\n")
-    print_stages(rows)
-    preflight = print_preflight(out_dir, rows, in_full=preflight_only)
-    code = exit_code(rows)
-    if code != ClientExit.OK:
-        explain_failure(rows)
+    if code != ClientExit.OK or preflight_only:
         return code
-    if preflight is not None and preflight.status is PreflightStatus.BLOCKED:
-        return ClientExit.GATE_BLOCKED
-    if preflight_only:
-        return ClientExit.OK
     print_run(out_dir, stages)
     # Without --strict a blocked gate is a result, not a failure: the run did what it was asked to do.
     if not strict or StageName.GATE not in stages:
