@@ -350,3 +350,8 @@ def test_the_stage_track_shows_where_preflight_stopped_the_run(
     ]
     assert {state for _, state, _ in shown[4:]} == {"skipped"}
     assert [name for name, _, _ in shown] == [stage.value for stage in StageName]
+
+
+def test_the_address_above_a_run_leads_to_the_list(logged_in: TestClient) -> None:
+    answer = logged_in.get("/runs", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")

@@ -49,6 +49,12 @@ def run_list(
     return page("runs.html", views.runs_page(session, principal, _url(request), after, state))
 
 
+@router.get("/runs")
+def runs_address(_: ReaderDep) -> Response:
+    """Where someone looks who shortens the address of a run."""
+    return RedirectResponse("/", 303, HEADERS)
+
+
 @router.get("/runs/new")
 def new_run(principal: ReaderDep, session: SessionDep) -> Response:
     check_scope(principal, "runs:write")

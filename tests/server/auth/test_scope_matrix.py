@@ -56,6 +56,7 @@ MATRIX: dict[str, frozenset[str]] = {
     "GET /readyz": PUBLIC,
     "GET /metrics": PUBLIC,
     "GET /": BROWSER,
+    "GET /runs": BROWSER,
     "GET /runs/new": BROWSER,
     "POST /runs/new": BROWSER,
     "GET /runs/{run_id}": BROWSER,
