@@ -13,7 +13,6 @@ N tokens, C tokens of a chunk, D model dim, V vocab
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -104,11 +103,6 @@ class HeadLoss:
             losses_N = token_losses(x_ND, weight_VD, targets_N, cap, chunk)
             return losses_N.sum() / (targets_N != IGNORE_INDEX).sum()
         return _ChunkedLoss.apply(x_ND, weight_VD, targets_N, cap, chunk, self.step)
-
-
-def compiled_head_loss(backend: str) -> HeadLoss:
-    compile_piece = partial(torch.compile, dynamic=False, backend=backend)
-    return HeadLoss(compile_piece(whole_loss), compile_piece(chunk_step))
 
 
 class _ChunkedLoss(torch.autograd.Function):
