@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from picochat_contract.configs import BaseConfig, OptimConfig, SftConfig
@@ -21,6 +22,8 @@ from picochat_trainer.training.fingerprint import (
     rounding_differences,
     training_fingerprint,
 )
+from picochat_trainer.training.loop import train
+from support.trainings import base_context, read_events, tiny_model, tiny_training
 
 PLAIN: dict[str, Any] = {"max_steps": 40, "precision": "float32", "learning_rate": 0.01}
 
@@ -173,6 +176,7 @@ def test_another_way_of_computing_the_same_is_told_and_not_refused(
     ("place", "name", "other", "told"),
     [
         (torch, "__version__", "9.9", "torch"),
+        (np, "__version__", "9.9", "numpy"),
         (torch, "get_num_threads", lambda: 99, "threads"),
         (torch.backends.cpu, "get_cpu_capability", lambda: "AVX9", "hardware"),
     ],
@@ -198,3 +202,21 @@ def test_rates_that_are_derived_are_compared_as_they_come_out(tmp_path: Path) ->
     given = {"learning_rate": derived["learning_rate"], "weight_decay": derived["weight_decay"]}
     assert fingerprint(tmp_path, **given)["optimizer"] == derived
     assert 0 < derived["learning_rate"] < 0.01 and derived["weight_decay"] > 0
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"numpy": "9.9"}, "batches may come in another order: numpy: the checkpoint has '1.0'"),
+        ({"numpy": "1.0", "torch": "9.9"}, "last bits may differ: torch: the checkpoint has None"),
+    ],
+)
+def test_a_resume_with_other_libraries_goes_on_and_says_what_may_differ(
+    tmp_path: Path, other: dict[str, str], told: str
+) -> None:
+    for rounding, changes in (({"numpy": "1.0"}, {"stop_after_steps": 2}), (other, {})):
+        training = tiny_training(tiny_model(), fingerprint={"rounding": rounding}, max_steps=4, **changes)
+        outcome = train(base_context(tmp_path), training)
+    assert outcome.state.step == 4
+    [message] = [event["message"] for event in read_events(tmp_path, "log") if event["level"] == "warning"]
+    assert told in message

@@ -3,14 +3,16 @@
 Three classes of settings. Those of `compared` change what is learned, or which weights are chosen: a resume with another
 is refused, by name. Those of `rounding` change how the same sums are computed (how a step's rows are shared out, kernels,
 compiler, chunks, device, threads, version of torch), so that results differ in the last bits only, and with dropout in what
-is dropped: they are told, not refused; without them changed, a resume on the CPU is bit-equal. What is left only watches or
-interrupts. A number format is no rounding: bf16 and float32 differ by more than their last bits.
+is dropped: they are told, not refused; without them changed, a resume on the CPU is bit-equal. The version of numpy, which
+draws the order of the batches, is told with them. What is left only watches or interrupts. A number format is no rounding:
+bf16 and float32 differ by more than their last bits.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from picochat_contract.configs import OptimConfig
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.learning_rates import effective_learning_rate, effective_weight_decay, rows_per_step
@@ -89,6 +91,7 @@ def training_fingerprint(
             "strategy": context.resources.distributed_strategy if num_ranks > 1 else None,
             "device": context.device.split(":")[0],
             **arithmetic(context.device),
+            "numpy": np.__version__,
         },
     }
 

@@ -80,7 +80,12 @@ def restore(
         restore_best(resume, best_dir, BEST_KIND)
     if changed := rounding_differences(resume.state.fingerprint, training.fingerprint):
         dropout = ", and dropout may draw otherwise" if training.model.config.dropout else ""
-        message = f"resumed in another way of computing, last bits may differ{dropout}: {'; '.join(changed)}"
+        order = (
+            ", and batches may come in another order" if any(d.startswith("numpy:") for d in changed) else ""
+        )
+        message = (
+            f"resumed in another way of computing, last bits may differ{dropout}{order}: {'; '.join(changed)}"
+        )
         context.events.log("warning", message)
     context.events.log("info", f"resumed from step {resume.state.step} of {resume.directory.name}")
     # From here on it is computed as this job says; the next resume is compared with that.
