@@ -9,7 +9,7 @@ STAGE_CODE: dict[str, int] = {
     "preflight": 4,
     "tokenizer": 2,
     "base": 3,
-    "sft": 3,
+    "sft": 4,
     "fit": 1,
     "eval": 2,
     "audit": 1,

@@ -99,6 +99,17 @@ def test_every_batch_has_one_of_the_announced_shapes() -> None:
         assert {tuple(tokens_BT.shape) for tokens_BT, _ in source.next_step().micro_batches} <= shapes
 
 
+def test_each_rank_knows_the_shapes_of_all_ranks() -> None:
+    ranks = [reader(rows=5, grad_accum_steps=3, rank=rank, world_size=2) for rank in (0, 1)]
+    have_other_widths = 0
+    for _ in range(20):
+        steps = [rank.next_step() for rank in ranks]
+        own = [sorted(tuple(tokens_BT.shape) for tokens_BT, _ in step.micro_batches) for step in steps]
+        assert sorted(own[0] + own[1]) == sorted(steps[0].shapes) == sorted(steps[1].shapes)
+        have_other_widths += own[0] != own[1]
+    assert have_other_widths
+
+
 def test_a_batch_is_padded_and_learns_the_answer_only() -> None:
     tokens_BT, targets_BT = padded_batch([example(1, length=5, answer=2), example(2, length=3)], [4, 8], PAD)
     assert tokens_BT.shape == (2, 8)

@@ -1,6 +1,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from picochat_trainer.model import GPT
 from picochat_trainer.training import compiled
 from picochat_trainer.training.checkpoint import load_resume, load_weights
 from picochat_trainer.training.loop import Outcome, train
+from picochat_trainer.training.reader import StepBatch, WindowReader
 from picochat_trainer.training.validation import Validation, Validator
 from support.trainings import (
+    MODEL,
     TOKENS,
     VOCAB,
     T,
@@ -253,6 +256,41 @@ def test_weights_are_kept_every_so_often(run: Run, tmp_path: Path) -> None:
 def test_the_outcome_has_the_weights_of_the_mean(run: Run, model: GPT) -> None:
     plain = run().weights["model.norm.weight"]
     assert torch.equal(plain, model.model.norm.weight.detach())
+
+
+@dataclass
+class BesideANarrowRank:
+    """A reader of one of two ranks, the other of which has batches of half the width."""
+
+    reader: WindowReader
+
+    @property
+    def position(self) -> dict[str, int]:
+        return self.reader.position
+
+    def seek(self, position: dict[str, int]) -> None:
+        self.reader.seek(position)
+
+    def shapes(self) -> list[tuple[int, int]]:
+        return self.reader.shapes()
+
+    def next_step(self) -> StepBatch:
+        return replace(self.reader.next_step(), shapes=[(4, T), (4, T // 2)])
+
+
+def test_tokens_and_operations_are_summed_over_ranks_whose_batches_have_other_widths(
+    run: Run, tmp_path: Path
+) -> None:
+    outcome = run(wrap=BesideANarrowRank)
+    assert outcome.state.tokens_seen == outcome.throughput["tokens"] == 12 * 4 * (T + T // 2)
+    narrow = 12 * MODEL.n_layer * MODEL.n_embd * T // 2  # attention over half the width
+    flops = 12 * 4 * (T + T // 2) * outcome.throughput["flops_per_token"] - 12 * 4 * T // 2 * narrow
+    seconds = outcome.throughput["train_seconds"]
+    assert outcome.throughput["gflops_per_second"] == pytest.approx(flops / seconds / 1e9)
+    speeds = [
+        m["values"]["tokens_per_second"] for m in read_events(tmp_path, "metric") if "lr" in m["values"]
+    ]
+    assert len(speeds) == 12 and min(speeds) > 0
 
 
 def test_throughput_counts_all_tokens_and_names_what_utilisation_is_a_share_of(run: Run) -> None:

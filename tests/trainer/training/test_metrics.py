@@ -23,10 +23,14 @@ def test_narrow_batches_cost_less_attention_and_nothing_else() -> None:
     assert whole._flops == 4 * T * model.flops_per_token()
 
 
-def test_tokens_and_operations_are_those_of_all_ranks() -> None:
+def test_utilisation_is_that_of_one_of_the_ranks_whose_batches_were_counted() -> None:
     meter = Meter(tiny_model(), "cpu", None, 3)
-    assert meter.count([(2, T)]) == 3 * 2 * T
-    assert meter._flops == 3 * 2 * T * tiny_model().flops_per_token()
+    assert meter.count([(2, T)] * 3) == 3 * 2 * T
+    meter.clock.train = 2.0
+    found = meter.report()
+    flops = 3 * 2 * T * tiny_model().flops_per_token()
+    assert found["gflops_per_second"] == pytest.approx(flops / 2e9)
+    assert found["mfu"] == pytest.approx(flops / 2 / 3 / found["peak"]["flops_per_second"])
 
 
 def test_a_process_without_a_step_reports_no_speed() -> None:

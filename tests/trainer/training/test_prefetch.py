@@ -106,6 +106,7 @@ def test_shares_of_the_targets_add_up_to_one() -> None:
     step = InlineFeed(source(grad_accum_steps=3)).next_step()
     assert sum(micro.share for micro in step.micro_batches) == pytest.approx(1.0)
     assert step.shapes == [(4, 16)] * 3
+    assert [tuple(micro.tokens.shape) for micro in step.micro_batches] == step.shapes
 
 
 @pytest.mark.gpu

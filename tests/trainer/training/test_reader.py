@@ -92,7 +92,9 @@ def test_ranks_share_the_rows_of_one_process_with_twice_the_rows(make_reader: Ma
     whole = make_reader(rows=4, accum=2)
     halves = [make_reader(rows=2, accum=2, rank=rank, world_size=2) for rank in (0, 1)]
     for _ in range(40):  # over the end of an epoch
-        assert rows([half.next_step() for half in halves]) == rows([whole.next_step()])
+        steps = [half.next_step() for half in halves]
+        assert rows(steps) == rows([whole.next_step()])
+        assert [step.shapes for step in steps] == [[(2, T)] * 4] * 2
 
 
 def test_the_sequence_goes_on_over_a_change_of_world_size(make_reader: MakeReader) -> None:

@@ -77,14 +77,14 @@ class ChatReader:
             self._steps = self._round_steps(self._round)
         chosen = [self._examples[i] for i in self._steps[self._index]]
         self._index += 1
-        first = self._rank * self._rows
-        stride = self._world_size * self._rows
+        batches = [chosen[start : start + self._rows] for start in range(0, len(chosen), self._rows)]
         return StepBatch(
             micro_batches=tuple(
-                padded_batch(chosen[start : start + self._rows], self._widths, self._pad_id)
-                for start in range(first, len(chosen), stride)
+                padded_batch(batch, self._widths, self._pad_id)
+                for batch in batches[self._rank :: self._world_size]
             ),
             num_targets=sum(example.num_targets for example in chosen),
+            shapes=[(self._rows, padded_width(batch, self._widths)) for batch in batches],
         )
 
     def _round_steps(self, number: int) -> list[np.ndarray]:
@@ -154,10 +154,15 @@ class ChatValidator:
         return Validation(loss=loss, loss_stderr=stderr)
 
 
+def padded_width(examples: Sequence[Example], widths: Sequence[int]) -> int:
+    """The smallest width that holds all rows."""
+    longest = max(example.num_inputs for example in examples)
+    return next(width for width in widths if width >= longest)
+
+
 def padded_batch(examples: Sequence[Example], widths: Sequence[int], pad_id: int) -> tuple[Tensor, Tensor]:
     """(tokens_BT, targets_BT) in the smallest width that holds all rows; only answer tokens are targets."""
-    longest = max(example.num_inputs for example in examples)
-    width = next(width for width in widths if width >= longest)
+    width = padded_width(examples, widths)
     tokens_BT = torch.full((len(examples), width), pad_id, dtype=torch.int64)
     targets_BT = torch.full((len(examples), width), IGNORE_INDEX, dtype=torch.int64)
     for row, example in enumerate(examples):

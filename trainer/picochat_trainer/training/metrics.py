@@ -50,7 +50,7 @@ class Clock:
 
 
 class Meter:
-    """Counts the work of this process, and what it took."""
+    """Counts the work of all ranks while this process trains, and what it took."""
 
     def __init__(self, model: GPT, device: str, dtype: torch.dtype | None, num_ranks: int) -> None:
         self.clock = Clock()
@@ -68,18 +68,18 @@ class Meter:
         self._energy = EnergyMeter(device)
 
     def count(self, shapes: Sequence[tuple[int, int]]) -> int:
-        """Add a step of this rank's micro-batches (B, T); returns the tokens of all ranks."""
+        """Add a step with the micro-batches (B, T) of all ranks; returns its tokens."""
         config = self._config
         tokens = 0
         for rows, width in shapes:
             missing = config.sequence_len - width
             attention = 12 * config.n_layer * config.n_head * config.head_dim * missing
             tokens += rows * width
-            self._flops += self._num_ranks * rows * width * (self._flops_per_token - attention)
-        self._tokens += tokens * self._num_ranks
+            self._flops += rows * width * (self._flops_per_token - attention)
+        self._tokens += tokens
         if self._first_step_seconds is None:
             self._first_step_seconds = process_age()
-        return tokens * self._num_ranks
+        return tokens
 
     def interval_speed(self) -> float:
         """Tokens per second of steps since the last call."""

@@ -9,7 +9,7 @@ B rows, T tokens
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import torch
@@ -37,15 +37,12 @@ class DeviceStep:
     """What one rank computes in one optimizer step, with all that the host must know of it."""
 
     micro_batches: tuple[MicroBatch, ...]
+    shapes: list[tuple[int, int]]
+    """(B, T) of the micro-batches of all ranks."""
     position: dict[str, int]
     """Of the reader behind this step: where a resumed training goes on."""
     ready: torch.cuda.Event | None = None
     """When the transfer is done; None where there is none."""
-
-    @property
-    def shapes(self) -> list[tuple[int, int]]:
-        """(B, T) of each micro-batch."""
-        return [(m.tokens.shape[0], m.tokens.shape[1]) for m in self.micro_batches]
 
 
 class Feed(Protocol):
@@ -135,7 +132,7 @@ def _read(source: BatchSource) -> DeviceStep:
         )
         for tokens_BT, targets_BT in batch.micro_batches
     )
-    return DeviceStep(micro_batches=micro_batches, position=source.position)
+    return DeviceStep(micro_batches=micro_batches, shapes=batch.shapes, position=source.position)
 
 
 def _transferred(step: DeviceStep, device: torch.device, stream: torch.cuda.Stream) -> DeviceStep:
@@ -148,4 +145,4 @@ def _transferred(step: DeviceStep, device: torch.device, stream: torch.cuda.Stre
             )
             for micro in step.micro_batches
         )
-        return DeviceStep(micro_batches=moved, position=step.position, ready=stream.record_event())
+        return replace(step, micro_batches=moved, ready=stream.record_event())

@@ -31,6 +31,8 @@ class StepBatch:
     """(tokens_BT, targets_BT), int64, on the CPU."""
     num_targets: int
     """Targets that carry loss, over all ranks and micro-batches of the step."""
+    shapes: list[tuple[int, int]]
+    """(B, T) of the micro-batches of all ranks: every rank knows them without asking."""
 
 
 class BatchSource(Protocol):
@@ -95,7 +97,9 @@ class RowReader(ABC):
         # (micro-batch, rank, row): one process with twice the rows takes two ranks' slices.
         mine = rows.reshape(shape)[:, batching.rank]
         return StepBatch(
-            micro_batches=tuple(self._batch(part) for part in mine), num_targets=self._num_targets(rows)
+            micro_batches=tuple(self._batch(part) for part in mine),
+            num_targets=self._num_targets(rows),
+            shapes=self.shapes() * (batching.grad_accum_steps * batching.world_size),
         )
 
     @abstractmethod
