@@ -1,6 +1,5 @@
 """Estimated memory against what layers really keep for the backward pass, and against the peak of real training steps."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,9 +9,7 @@ from picochat_contract.preflight_footprint import BYTES_PER_LOGIT, disk_bytes, t
 from picochat_trainer.model import GPT, gpt
 from picochat_trainer.model.attention import fused_attention, matmul_attention
 from picochat_trainer.training.optim import make_optimizer
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from support.live_tensors import LiveTensors
 
 ROWS, VOCAB = 4, 512
 GPT2: dict[str, Any] = {
@@ -127,35 +124,6 @@ def peak_bytes(base: BaseConfig, vocab: int, *, bf16: bool) -> int:
             optimizer.step()
             optimizer.zero_grad()
     return live.peak
-
-
-class LiveTensors(TorchDispatchMode):
-    """Adds up the storages that are alive after each operation."""
-
-    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        super().__init__()
-        self.peak = 0
-        self._live: dict[int, tuple[StorageWeakRef, int]] = {}
-        self._hold(tensors)
-
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self._hold([leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)])
-        self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self._live.values()))
-        return result
-
-    def _hold(self, tensors: Sequence[torch.Tensor]) -> None:
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
-            reference = StorageWeakRef(storage)
-            self._live[reference.cdata] = reference, storage.nbytes()
 
 
 def kept_bytes(shape: ModelConfig, *, bf16: bool) -> int:

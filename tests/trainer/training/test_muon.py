@@ -6,6 +6,7 @@ from picochat_trainer.training import muon
 from picochat_trainer.training.muon import Muon
 from picochat_trainer.training.muon_sharing import num_rows, shares
 from picochat_trainer.training.orthogonal import NEWTON_SCHULZ
+from support.live_tensors import LiveTensors
 from torch import Tensor, nn
 
 SHAPES = [(16, 16), (4, 16), (48, 16), (16, 48), (48, 16)]
@@ -65,6 +66,35 @@ def test_a_step_that_might_have_been_skipped_is_that_of_one_that_could_not() -> 
         first.step()
         second.update(torch.tensor(0.0))
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_steps_around_a_skipped_one_are_those_of_a_training_that_never_had_it() -> None:
+    broken, sound = parameters(), parameters()
+    first, second = Muon(broken, **SETTINGS), Muon(sound, **SETTINGS)
+    for seed in (0, 1, 2, 3):
+        give_gradients(broken, seed)
+        give_gradients(sound, seed)
+        if seed == 2:
+            broken[1].grad = torch.full(SHAPES[1], torch.nan)
+            first.update(torch.tensor(1.0))
+            continue
+        first.update(torch.tensor(0.0))
+        second.step()
+    assert all(torch.equal(a, b) for a, b in zip(broken, sound, strict=True))
+
+
+def test_a_step_that_may_be_skipped_holds_no_copy_of_the_gradients() -> None:
+    peaks = []
+    for skip in (None, torch.tensor(0.0), torch.tensor(1.0)):
+        matrices = parameters()
+        optimizer = Muon(matrices, **SETTINGS)
+        give_gradients(matrices, 1)
+        optimizer.step()  # makes the momentum
+        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
+        with torch.no_grad(), LiveTensors([*matrices, *gradients]) as live:
+            optimizer._momentum_updates(0.95, skip)
+        peaks.append(live.peak)
+    assert max(peaks) - peaks[0] < 64  # bytes: the numbers that decide
 
 
 def test_a_matrix_without_gradient_is_told() -> None:

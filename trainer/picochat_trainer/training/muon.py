@@ -62,7 +62,10 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def update(self, skip: Tensor | None) -> None:
-        """Update all parameters, or leave them and the momentum as they are where `skip` (0-d, on the device) is not 0."""
+        """Update all parameters, or leave them and the momentum as they are where `skip` (0-d, on the device) is not 0.
+
+        The gradients of a skipped step are written over.
+        """
         group = self.param_groups[0]
         updates = self._momentum_updates(group["momentum"], skip)
         matrices = self._sharing.whole([update.to(self._dtype) for update in updates])
@@ -82,9 +85,11 @@ class Muon(torch.optim.Optimizer):
         buffers = [_local(self._buffer(p)) for p in self._parameters]
         gradients = [_local(_gradient(p)) for p in self._parameters]
         if skip is not None:
-            # A gradient that equals the momentum leaves it as it is, to the bit, and is finite.
-            pairs = zip(buffers, gradients, strict=True)
-            gradients = [torch.where(skip != 0, buffer, gradient) for buffer, gradient in pairs]
+            # A gradient that equals the momentum leaves it as it is, to the bit, and is finite. In place: copies would
+            # take 4 bytes per parameter.
+            is_skipped = skip != 0
+            for buffer, gradient in zip(buffers, gradients, strict=True):
+                torch.where(is_skipped, buffer, gradient, out=gradient)
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         wanted = self._sharing.wanted
         if not wanted:
