@@ -82,7 +82,9 @@ def training_memory(
 
 
 def disk_bytes(base: BaseConfig, vocab: int, corpus_tokens: float) -> float:
-    """Token shards, and for base and SFT: two resume checkpoints while one replaces the other, best, last and kept weights."""
+    """Bytes: token shards; four resume points (weights, optimizer, mean) and two snapshots of rollback; best and last weights
+    of base and of SFT, and those that base keeps. A stage has three resume points at most, each with its snapshot (the newest,
+    the one before it, the one being written), and removes them at its end. Corpus and reports are not counted."""
     count = num_parameters(base.model, vocab)
     resume_point = count * 4 + _optimizer_bytes(base, count) + (count * 4 if base.ema_decay else 0)
     resume_points = 2 * (2 * resume_point + _snapshot_bytes(base, count))
