@@ -6,6 +6,10 @@ Prepares the scale's own corpus, tokenizer and tokens once; then starts the base
 the cache that this filled, and with `compile: off` (the baseline), `--repeat` times in turn. Columns: `import` up to the
 loaded stage, `data` up to the training loop (tokens, split, canaries, weights), `compile` building and trying out the compiled
 loss, `step` all the rest up to the end of the first step. The process that starts the stage (`picochat run`, `train`) is not in it.
+
+Cold is what a machine sees that has never compiled: no kernels, no graphs, and no precompiled C++ headers, which PyTorch keeps
+in the system's temporary folder whatever TORCHINDUCTOR_CACHE_DIR says. It is not what a machine sees that has just started:
+Python's bytecode is there, and the files of PyTorch and of the C++ compiler are in the page cache.
 """
 
 import argparse
@@ -52,9 +56,9 @@ def main() -> None:
         print(f"scale {args.scale}: {load_line()}\n", flush=True)
         found: dict[str, list[dict[str, float]]] = {what: [] for what in NAMES}
         for _ in range(args.repeat):
-            shutil.rmtree(folder / "compiled", ignore_errors=True)
-            for what in NAMES:
-                found[what].append(_first_step(folder, jobs[what == NAMES[2]]))
+            with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as caches:
+                for what in NAMES:
+                    found[what].append(_first_step(folder, jobs[what == NAMES[2]], Path(caches)))
     _table(found)
 
 
@@ -86,7 +90,18 @@ def _ignore(event: EventOut) -> None:
     pass
 
 
-def _first_step(folder: Path, job: StageJob) -> dict[str, float]:
+def _variables(caches: Path) -> list[str]:
+    """Put what PyTorch, Triton and CUDA keep of what they have compiled below `caches`, an empty folder at first."""
+    folders = {
+        "TMPDIR": caches,
+        "TORCHINDUCTOR_CACHE_DIR": caches / "inductor",
+        "TRITON_CACHE_DIR": caches / "triton",
+        "CUDA_CACHE_PATH": caches / "cuda",
+    }
+    return [f"{name}={path}" for name, path in folders.items()]
+
+
+def _first_step(folder: Path, job: StageJob, caches: Path) -> dict[str, float]:
     """Run the stage to its first step; seconds of each part."""
     shutil.rmtree(folder / "base", ignore_errors=True)
     config = folder / "stages" / "base" / "stage.json"
@@ -94,9 +109,9 @@ def _first_step(folder: Path, job: StageJob) -> dict[str, float]:
     config.write_text(job.model_dump_json(), encoding="utf-8")
     out = folder / "parts.json"
     out.unlink(missing_ok=True)
-    cache = f"TORCHINDUCTOR_CACHE_DIR={folder / 'compiled'}"
+    child = [sys.executable, __file__, "--child", str(folder), repr(time.perf_counter())]
     with (folder / "output.txt").open("wb") as log:
-        command = ["env", cache, sys.executable, __file__, "--child", str(folder), repr(time.perf_counter())]
+        command = ["env", *_variables(caches), *child]
         code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
     if not out.exists():
         text = (folder / "output.txt").read_text(encoding="utf-8", errors="replace")
