@@ -110,9 +110,32 @@ def test_bf16_that_the_device_only_emulates_fails(changed: Change, monkeypatch: 
     assert machine.check_environment(changed(precision="auto")).status is CheckStatus.PASS
 
 
-def test_a_preset_for_more_gpus_than_there_are_is_said(changed: Change) -> None:
-    found = machine.check_environment(changed(preset=parse_mapping({"scale": "h100-100m-ddp8"})))
-    assert "h100-100m-ddp8 is for 8 GPUs" in found.message
+@pytest.mark.parametrize(
+    ("num_gpus", "status", "said"),
+    [
+        (0, CheckStatus.PASS, "h100-100m-ddp8 is for 8 GPUs"),
+        (1, CheckStatus.FAIL, "starts 8 processes with a GPU each, and this machine has 1"),
+        (7, CheckStatus.FAIL, "starts 8 processes with a GPU each, and this machine has 7"),
+        (8, CheckStatus.PASS, "8 GPU(s): NVIDIA H200"),
+    ],
+)
+def test_a_machine_with_some_gpus_but_too_few_for_the_preset_fails(
+    changed: Change, monkeypatch: pytest.MonkeyPatch, num_gpus: int, status: CheckStatus, said: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA H200")
+    device = "cuda:0" if num_gpus else "cpu"
+    preset = parse_mapping({"scale": "h100-100m-ddp8"})
+    found = machine.check_environment(changed(device=device, num_gpus=num_gpus, preset=preset))
+    assert found.status is status
+    assert said in found.message
+
+
+def test_one_gpu_is_enough_for_a_preset_of_one_process(
+    changed: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA H200")
+    found = machine.check_environment(changed(device="cuda:0", num_gpus=1, preset=PILOT))
+    assert found.status is CheckStatus.PASS, found.message
 
 
 def test_the_driver_is_asked_for_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,18 +65,17 @@ def driver_facts() -> Facts:
 
 
 def check_environment(setup: Setup) -> Finding:
-    """A set clock, GPUs of one kind, and the number format that was asked for in hardware."""
+    """A set clock, enough GPUs and of one kind, and the number format that was asked for in hardware."""
     problems = list(_problems(setup))
     names = [torch.cuda.get_device_name(index) for index in range(setup.num_gpus)]
-    ranks = setup.preset.resources.num_ranks if setup.preset is not None else 1
-    note = (
-        f"; {setup.preset.scale} is for {ranks} GPUs" if setup.preset and ranks > max(1, len(names)) else ""
-    )
+    note = ""
+    if setup.preset is not None and not names and _processes(setup) > 1:  # a look ahead, on a laptop say
+        note = f"; {setup.preset.scale} is for {_processes(setup)} GPUs"
     found = f"{len(names)} GPU(s){': ' + names[0] if names else ''}, torch {torch.__version__}{note}"
     return judged(
         not problems,
         len(names),
-        f"clock after {OLDEST:%Y-%m-%d}, GPUs of one kind, native number format",
+        f"clock after {OLDEST:%Y-%m-%d}, GPUs of one kind, one for each process of the preset, native number format",
         "; ".join([*problems, found]),
     )
 
@@ -115,9 +114,19 @@ def _problems(setup: Setup) -> list[str]:
     names = {torch.cuda.get_device_name(index) for index in range(setup.num_gpus)}
     if len(names) > 1:
         found.append(f"GPUs of different kinds: {', '.join(sorted(names))}; all ranks wait for the slowest")
+    if setup.preset is not None and 0 < setup.num_gpus < _processes(setup):
+        found.append(
+            f"{setup.preset.scale} starts {_processes(setup)} processes with a GPU each, and this machine has "
+            f"{setup.num_gpus}: training would not start"
+        )
     if setup.precision == "bf16" and not native_bf16(setup):
         found.append("precision bf16 is asked for, and this device does not compute it natively")
     return found
+
+
+def _processes(setup: Setup) -> int:
+    """How many the preset starts on a machine, one per GPU."""
+    return setup.preset.resources.nproc_per_node if setup.preset is not None else 1
 
 
 def native_bf16(setup: Setup) -> bool:

@@ -68,7 +68,12 @@ class Options:
 
 
 CHECKS: Final = (
-    Check(id="environment", run=check_environment, fix="set the clock; take a machine with GPUs of one kind"),
+    Check(
+        id="environment",
+        run=check_environment,
+        fix="set the clock; take a machine with GPUs of one kind, as many as the preset starts processes, or train with "
+        "--nproc-per-node at what is there and base.grad_accum_steps raised by as much",
+    ),
     Check(id="disk", run=check_disk, fix="free some space, or give an --out-dir on a larger file system"),
     Check(
         id="attention_backend",
