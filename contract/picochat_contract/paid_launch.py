@@ -2,13 +2,16 @@
 
 A run is one of these where it trains, `resources.device` is not `cpu`, and its scale is a preset for GPUs or it takes
 them for an hour or more; where the device is `cuda` by name, also where it is long by preflight's own definition. A dry
-run that is over within the hour is not. `confirm_paid_launch: true` in its spec is the word.
+run that is over within the hour is not. `confirm_paid_launch: true` in its spec is the word. Base or SFT trained alone, on a
+command line, is held to the same.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from picochat_contract.config_base import Config
+from picochat_contract.configs import BaseConfig, ModelConfig, OptimConfig, Resources
 from picochat_contract.device_classes import GPU_CLASSES, DeviceClass
 from picochat_contract.errors import Code, SpecError
 from picochat_contract.learning_rates import rows_per_step
@@ -48,12 +51,12 @@ class PaidLaunch(Config):
     num_gpus: int
     parameters: int
     planned_tokens: int
-    """Of base pretraining."""
+    """Of base pretraining; of SFT where that alone is trained."""
     devices: str
     """The device classes that the hours are for."""
     hours_low: float
     hours_high: float
-    """Of base and SFT: on the fastest of `devices` at half of its peak, on the slowest at a fifth."""
+    """Of all that is trained: on the fastest of `devices` at half of its peak, on the slowest at a fifth."""
 
     @property
     def facts(self) -> tuple[tuple[str, str], ...]:
@@ -101,32 +104,49 @@ class PaidLaunch(Config):
 def paid_launch(spec: RunSpec) -> PaidLaunch | None:
     """What is to be confirmed before `spec` runs; None where nothing is. Whether it was confirmed plays no part."""
     stages = expand(spec)
-    if spec.resources.device == "cpu" or StageName.BASE not in stages:
+    base = stages.get(StageName.BASE)
+    if not isinstance(base, BaseConfig):
         return None
-    steps = min(spec.base.max_steps, spec.base.stop_after_steps or spec.base.max_steps)
-    base, ranks = spec.base.model_copy(update={"max_steps": steps}), spec.resources.num_ranks
-    vocab = vocab_size(spec.tokenizer)
-    parameters = num_parameters(base.model, vocab)
-    tokens = steps * rows_per_step(base, ranks) * base.model.sequence_len
-    classes = _classes(spec.scale)
-    trained = [base, *([spec.sft] if StageName.SFT in stages else [])]
+    trained = [base, spec.sft] if StageName.SFT in stages else [base]
+    return paid_training(trained, base.model, vocab_size(spec.tokenizer), spec.resources, scale=spec.scale)
+
+
+def paid_training(
+    trained: Sequence[OptimConfig],
+    model: ModelConfig,
+    vocab: int,
+    resources: Resources,
+    *,
+    scale: str = "custom",
+) -> PaidLaunch | None:
+    """The same of stages that train `model`, one after the other: base and SFT, or one of them. `vocab` is in tokens."""
+    if resources.device == "cpu":
+        return None
+    first, ranks = trained[0], resources.num_ranks
+    steps = min(first.max_steps, first.stop_after_steps or first.max_steps)
+    planned = [first.model_copy(update={"max_steps": steps}), *trained[1:]]
+    parameters = num_parameters(model, vocab)
+    tokens = steps * rows_per_step(first, ranks) * model.sequence_len
+    classes = _classes(scale)
     seconds = [
         sum(
-            training_seconds(stage, base.model, vocab, replace(kind, utilisation=share), _NO_MACHINE, ranks)
-            for stage in trained
+            training_seconds(config, model, vocab, replace(kind, utilisation=share), _NO_MACHINE, ranks)
+            for config in planned
         )
         for kind in classes
         for share in (FAST_SHARE, SLOW_SHARE)
     ]
     low, high = min(seconds) / 3600, max(seconds) / 3600
-    if steps < spec.base.max_steps and steps <= DRY_RUN_STEPS and high <= DRY_RUN_HOURS:
+    if steps < first.max_steps and steps <= DRY_RUN_STEPS and high <= DRY_RUN_HOURS:
         return None
-    flops = float(tokens) * flops_per_token(base.model, vocab)
-    reason = _reason(spec, steps, parameters, flops, high * ranks)
+    is_long, why = False, ""
+    if isinstance(first, BaseConfig):
+        is_long, why = long_run(steps, parameters, float(tokens) * flops_per_token(model, vocab))
+    reason = _reason(scale, why if is_long else None, high * ranks, is_open=resources.device == "auto")
     if reason is None:
         return None
     return PaidLaunch(
-        scale=spec.scale,
+        scale=scale,
         reason=reason,
         num_gpus=ranks,
         parameters=parameters,
@@ -160,14 +180,12 @@ class ConfirmationRequiredError(SpecError):
 _NO_MACHINE: Final = MachineFacts(cpu_count=1, ram_bytes=0, free_disk_bytes=0)
 
 
-def _reason(spec: RunSpec, steps: int, parameters: int, flops: float, gpu_hours: float) -> str | None:
-    """Why the run needs a confirmation; None where it does not."""
-    is_open = spec.resources.device == "auto"
-    is_long, why = long_run(steps, parameters, flops)
-    if is_long and not is_open:
-        return f"long run: {why}"
-    if spec.scale in GPU_SCALES:
-        found = f"{spec.scale} is a preset for GPUs"
+def _reason(scale: str, long_why: str | None, gpu_hours: float, *, is_open: bool) -> str | None:
+    """Why the run needs a confirmation; None where it does not. `long_why` is why it is a long run, None where it is none."""
+    if long_why is not None and not is_open:
+        return f"long run: {long_why}"
+    if scale in GPU_SCALES:
+        found = f"{scale} is a preset for GPUs"
     elif gpu_hours > MOST_GPU_HOURS:
         found = f"up to {_hours(gpu_hours)} GPU hours"
     else:

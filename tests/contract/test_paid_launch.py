@@ -2,9 +2,17 @@ import pickle
 from typing import Any
 
 import pytest
+from picochat_contract.configs import BaseConfig, ModelConfig, Resources, SftConfig
 from picochat_contract.errors import Code
-from picochat_contract.paid_launch import ConfirmationRequiredError, paid_launch, refuse_unconfirmed
-from picochat_contract.spec import parse_mapping
+from picochat_contract.model_size import vocab_size
+from picochat_contract.paid_launch import (
+    ConfirmationRequiredError,
+    paid_launch,
+    paid_training,
+    refuse_unconfirmed,
+)
+from picochat_contract.spec import expand, parse_mapping
+from picochat_contract.stages import StageName
 
 CUDA = {"resources": {"device": "cuda"}}
 
@@ -97,3 +105,22 @@ def test_the_refusal_survives_the_way_back_from_a_worker_process() -> None:
         refuse_unconfirmed(parse_mapping({"scale": "h100-pilot"}))
     again = pickle.loads(pickle.dumps(refused.value))
     assert (again.launch, again.message) == (refused.value.launch, refused.value.message)
+
+
+def test_sft_alone_is_asked_about_by_its_hours_and_never_as_a_long_base_training() -> None:
+    model, resources = ModelConfig(n_layer=24, n_head=16, n_embd=2_048), Resources(device="cuda")
+    launch = paid_training([SftConfig(max_steps=100_000)], model, 32_768, resources)
+    assert launch is not None and launch.reason.endswith("GPU hours")
+    assert launch.planned_tokens == 100_000 * 16 * model.sequence_len
+    assert paid_training([SftConfig(max_steps=200)], model, 32_768, resources) is None
+    assert paid_training([SftConfig(max_steps=6_000)], ModelConfig(), 512, resources) is None
+    assert paid_training([BaseConfig(max_steps=6_000)], ModelConfig(), 512, resources) is not None
+
+
+def test_a_training_alone_is_judged_as_the_run_that_it_would_be() -> None:
+    spec = parse_mapping({"base": {"max_steps": 5_000}, "until": "base", **CUDA})
+    base = expand(spec)[StageName.BASE]
+    assert isinstance(base, BaseConfig)
+    vocab = vocab_size(spec.tokenizer)
+    assert paid_training([base], base.model, vocab, spec.resources) == paid_launch(spec)
+    assert paid_training([base], base.model, vocab, Resources(device="cpu")) is None
