@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 from picochat_contract.exit_codes import ClientExit
-from picochat_contract.paid_launch import PaidLaunch, paid_launch, refuse_unconfirmed
+from picochat_contract.paid_launch import ConfirmationRequiredError, PaidLaunch, paid_launch
 from picochat_contract.spec import RunSpec
 
 ConfirmPaidLaunch = Annotated[
@@ -27,14 +27,22 @@ def ask_for_paid_launch(spec: RunSpec, *, confirmed: bool, say: Say) -> bool:
     launch = paid_launch(spec)
     if launch is None or spec.confirm_paid_launch:
         return False
+    ask_for(launch, confirmed=confirmed, say=say)
+    return True
+
+
+def ask_for(launch: PaidLaunch, *, confirmed: bool, say: Say) -> None:
+    """Return where `launch` is confirmed, beforehand or now.
+
+    Raises `confirmation_required` where there is nobody to ask, and ends with exit 5 where the answer is no.
+    """
     if confirmed:
-        return True
+        return
     if not is_terminal():
-        refuse_unconfirmed(spec)
+        raise ConfirmationRequiredError(launch)
     if not _answer(launch, say):
         say("not confirmed; nothing was started")
         raise typer.Exit(ClientExit.CANCELLED)
-    return True
 
 
 def is_terminal() -> bool:

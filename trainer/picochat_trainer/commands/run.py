@@ -20,7 +20,7 @@ from picochat_trainer.commands.dataset_options import with_dataset_options
 from picochat_trainer.commands.display import print_run
 from picochat_trainer.commands.dry_run import Prices, dry_run, say
 from picochat_trainer.commands.shown_run import run_shown
-from picochat_trainer.commands.train_options import take_up
+from picochat_trainer.commands.train_options import ConfirmPaidLaunch, take_up
 from picochat_trainer.local_run import read_gate
 from picochat_trainer.machines import together
 from picochat_trainer.paid_launch import confirmed_spec
@@ -97,10 +97,7 @@ def tiny(
     max_cost: Annotated[
         float | None, typer.Option(min=0, help="Exit 2 where a dry run's estimate costs more.")
     ] = None,
-    confirm_paid_launch: Annotated[
-        bool,
-        typer.Option("--confirm-paid-launch", "--yes", help="Start a long run on GPUs without asking."),
-    ] = False,
+    confirm_paid_launch: ConfirmPaidLaunch = False,
     allow_leaky_eval: Annotated[
         bool, typer.Option("--allow-leaky-eval", help="Go on although eval prompts are in the data.")
     ] = False,

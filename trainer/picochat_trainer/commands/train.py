@@ -27,6 +27,7 @@ from picochat_trainer.commands.train_options import (
 )
 from picochat_trainer.local_run import LocalRun
 from picochat_trainer.machines import together
+from picochat_trainer.paid_launch import confirm_training, model_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.command("lr-range")(lr_range)
@@ -132,6 +133,7 @@ def base(
     nnodes: o.Nnodes = 1,
     rdzv_endpoint: o.RdzvEndpoint = None,
     distributed_strategy: o.Strategy = "ddp",
+    confirm_paid_launch: o.ConfirmPaidLaunch = False,
 ) -> int:
     """Pretrain a GPT from nothing on a text."""
     options = dict(locals())
@@ -141,6 +143,9 @@ def base(
     resources = resources_of(options)
 
     def lead() -> int:
+        confirm_training(
+            config, config.model, tokenizer, resources, out_dir, confirmed=confirm_paid_launch, say=say
+        )
         folder = tokens_for(
             tokens=tokens,
             corpus=corpus,
@@ -208,6 +213,7 @@ def sft(
     nnodes: o.Nnodes = 1,
     rdzv_endpoint: o.RdzvEndpoint = None,
     distributed_strategy: o.Strategy = "ddp",
+    confirm_paid_launch: o.ConfirmPaidLaunch = False,
 ) -> int:
     """Fine-tune a base checkpoint on chat rows."""
     options = dict(locals())
@@ -222,6 +228,8 @@ def sft(
     config, resources = validated(SftConfig, given(values)), resources_of(options)
 
     def lead() -> int:
+        model = model_of(checkpoint)
+        confirm_training(config, model, tokenizer, resources, out_dir, confirmed=confirm_paid_launch, say=say)
         take_up(resume_from, out_dir)
         return _train(StageName.SFT, config, out_dir, paths, resources)
 

@@ -85,6 +85,10 @@ RdzvEndpoint = Annotated[
 Strategy = Annotated[
     DistributedStrategy, typer.Option(help="ddp, or fsdp, which shares weights and optimizer out.")
 ]
+ConfirmPaidLaunch = Annotated[
+    bool,
+    typer.Option("--confirm-paid-launch", "--yes", help="Start a long run on GPUs without asking."),
+]
 
 
 _SHARED = (
