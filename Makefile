@@ -7,6 +7,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	&& { echo $$p; break; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := contract client server worker trainer web migrations tests bench tools
+# A file's tests stay together, for they share fixtures; tests/conftest.py puts the files in order.
+IN_PARALLEL := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test test-fast check format openapi clean
@@ -37,10 +39,10 @@ up: $(VENV)/.run ## Start the embedded control plane and one worker; Ctrl-C stop
 
 test: $(VENV)/.dev ## All tests
 	@$(BIN)/python tools/find_chromium.py
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(IN_PARALLEL)
 
 test-fast: $(VENV)/.dev ## Tests without the slow, e2e and browser ones
-	@$(BIN)/python -m pytest -m "not slow and not e2e and not browser"
+	@$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow and not e2e and not browser"
 
 check: $(VENV)/.dev ## Format, lint, types, import contracts, migrations and openapi.json in step
 	@$(BIN)/ruff format --check --quiet $(SOURCES) || { echo "run: make format"; exit 1; }

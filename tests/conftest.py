@@ -1,5 +1,6 @@
 """Shared fixtures: real Postgres and Redis servers, found or started; sockets stay on this machine."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,14 @@ def pytest_configure() -> None:
     """A job in the background inherits an ignored SIGINT, and so would the processes that tests interrupt."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several workers wait for each other
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long tests first: none of them is left to one worker alone in the end."""
+    long = {item.path for item in items if any(item.iter_markers("slow")) or any(item.iter_markers("e2e"))}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ def test_fifty_equal_hints_make_one_attempt(celery_stack: Stack, redis_url: str)
 def test_flushed_broker_loses_no_queued_run(celery_stack: Stack, redis_url: str) -> None:
     stack = celery_stack
     runs = [stack.submit({**SPEC, "name": f"queued-{n}", "until": "dataset"}) for n in range(3)]
-    redis.Redis.from_url(redis_url).flushall()
+    redis.Redis.from_url(redis_url).flushdb()
     stack.start_worker("w1")
     for run in runs:
         assert stack.wait_final(run)["state"] == "succeeded", stack.logs()

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -17,7 +18,8 @@ def private_server(folder: Path) -> Iterator[str]:
     """Yield a redis:// URL that nobody else uses, so that a test may flush it."""
     given = os.environ.get("PICOCHAT_TEST_REDIS_URL")
     if given:
-        yield given
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+        yield urlsplit(given)._replace(path=f"/{worker}").geturl()  # a database of the server for each
         return
     binary = _binary()
     if binary is None:
