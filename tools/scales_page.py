@@ -31,9 +31,11 @@ Qwen3ForCausalLM. The other presets for GPUs have the mission's parallel residua
 
 {training}
 
-Micro-batch is rows per rank and forward pass x accumulation steps x ranks. Rates with a star are derived: Step Law
-(arXiv 2503.04715) for the learning rate, "Power Lines" (arXiv 2505.13738) for the weight decay; `learning_rate: null` and
-`weight_decay: null` derive them anywhere. All presets use AdamW; `base.optimizer: muon` needs no other value changed.
+Micro-batch is rows per rank and forward pass x accumulation steps x ranks. What has a star is derived: Step Law
+(arXiv 2503.04715) for accumulation and learning rate, "Power Lines" (arXiv 2505.13738) for the weight decay. `learning_rate:
+null` and `weight_decay: null` derive them anywhere, `grad_accum_steps: null` the accumulation, which a spec without a preset
+derives where it gives neither that nor `global_batch_tokens` ([training.md](training.md#batch)). All presets use AdamW;
+`base.optimizer: muon` needs no other value changed.
 
 ## Memory and time
 
@@ -112,11 +114,11 @@ def _shape(facts: ScaleFacts) -> list[str]:
 
 
 def _training(facts: ScaleFacts) -> list[str]:
-    base, figures, ranks = facts.spec.base, facts.figures, facts.spec.resources.num_ranks
+    base, figures, ranks = facts.spec.base_config, facts.figures, facts.spec.resources.num_ranks
     return [
         facts.scale,
         f"{base.max_steps:,}",
-        f"{base.device_batch_size} x {base.grad_accum_steps} x {ranks}",
+        f"{base.device_batch_size} x {base.grad_accum_steps}{'*' if base.batch_source == 'derived' else ''} x {ranks}",
         f"{figures.tokens_per_step:,}",
         f"{figures.planned_tokens:,}",
         f"{figures.tokens_per_parameter:.1f}",

@@ -3,7 +3,7 @@
 Lengths are tokens, sizes are rows unless the name says otherwise; learning rates are per optimizer step.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,6 +17,7 @@ GateProfile = Literal["none", "research", "first_release", "skill_release"]
 AttentionBackend = Literal["auto", "flash", "efficient", "math", "cudnn", "flex", "fa3"]
 DistributedStrategy = Literal["ddp", "fsdp"]
 LrDecay = Literal["none", "linear", "cosine", "wsd"]
+BatchSource = Literal["given", "derived"]
 MAX_REPEATS = 1_000  # of a canary
 
 
@@ -95,8 +96,8 @@ class ModelConfig(Config):
         return self
 
 
-class OptimConfig(Config):
-    """Optimizer, schedule and loop settings that base and SFT share."""
+class OptimSettings(Config):
+    """Optimizer, schedule and loop settings that base and SFT share, but for how often a step accumulates."""
 
     max_steps: Steps
     """Optimizer steps."""
@@ -104,7 +105,6 @@ class OptimConfig(Config):
     """Stop after this many minutes of training, with a checkpoint; None means no limit."""
     device_batch_size: Rows
     """Rows per rank and forward pass."""
-    grad_accum_steps: Rows = 1
     learning_rate: float | None = Field(default=None, gt=0, le=1)
     """Highest rate of the schedule, before `auto_lr_scaling`; None derives it (`learning_rates.py`)."""
     auto_lr_scaling: bool = False
@@ -155,7 +155,16 @@ class OptimConfig(Config):
         return ("off", "on")[value] if isinstance(value, bool) else value
 
 
-class BaseConfig(OptimConfig):
+class OptimConfig(OptimSettings):
+    """The same as a stage gets them."""
+
+    grad_accum_steps: Rows = 1
+    """Forward passes per optimizer step."""
+
+
+class BaseSettings(OptimSettings):
+    """Settings of base pretraining, but for how often a step accumulates."""
+
     model: ModelConfig = ModelConfig()
     max_steps: Steps = 300
     device_batch_size: Rows = 16
@@ -179,7 +188,7 @@ class BaseConfig(OptimConfig):
     sample_prompt: str = "The "
 
     @model_validator(mode="after")
-    def _repeats_rise_from_one(self) -> "BaseConfig":
+    def _repeats_rise_from_one(self) -> Self:
         repeats = self.canary_repeats
         if repeats[:1] != (1,) or list(repeats) != sorted(set(repeats)) or repeats[-1] > MAX_REPEATS:
             raise SpecError(
@@ -189,6 +198,23 @@ class BaseConfig(OptimConfig):
                 param="canary_repeats",
             )
         return self
+
+
+class BaseSection(BaseSettings):
+    """`base` of a run spec. The tokens of an optimizer step are given one way or the other, or neither, and then derived
+    from `max_steps` (`batch_size.py`)."""
+
+    grad_accum_steps: Rows | None = None
+    """Forward passes per optimizer step."""
+    global_batch_tokens: int | None = Field(default=None, ge=1, le=2**60)
+    """Tokens per optimizer step over all ranks; a multiple of device_batch_size x sequence_len x ranks."""
+
+
+class BaseConfig(BaseSettings, OptimConfig):
+    """What the base stage gets: the batch is settled."""
+
+    batch_source: BatchSource = "given"
+    """Where `grad_accum_steps` comes from; for reports alone."""
 
 
 class SftConfig(OptimConfig):

@@ -3,11 +3,16 @@
 `learning_rate: null` is Step Law's rate (arXiv 2503.04715). `weight_decay: null` keeps the number of steps over which
 AdamW averages its updates, 1 / (rate x decay), at the share of the run that "Power Lines" found best
 (arXiv 2505.13738). Both hold for Muon too, whose updates are scaled to the size of AdamW's (arXiv 2502.16982).
+
+The constants of both laws, those of `batch_size.py` among them, are as several others quote them who do not quote each
+other: 1.79, -0.713, 0.307, 0.58 and 0.571 of Step Law, 1.084 and -0.527 (R^2 0.975) of "Power Lines". They were not held
+against the text of the papers themselves.
 """
 
 import math
 from typing import Final
 
+from picochat_contract.batch_size import law_batch
 from picochat_contract.configs import BaseConfig, OptimConfig
 from picochat_contract.model_size import num_body_parameters
 
@@ -64,8 +69,7 @@ def law_learning_rate(num_body_parameters: int, num_tokens: int, tokens_per_step
     `num_body_parameters` leaves embedding and head out; `num_tokens` are all that the run trains on.
     """
     rate = 1.79 * math.pow(num_body_parameters, -0.713) * math.pow(num_tokens, 0.307)
-    batch = 0.58 * math.pow(num_tokens, 0.571)
-    return min(LAW_MAXIMUM, rate * math.sqrt(tokens_per_step / batch))
+    return min(LAW_MAXIMUM, rate * math.sqrt(tokens_per_step / law_batch(num_tokens)))
 
 
 def law_timescale(num_parameters: int, num_tokens: int) -> float:

@@ -9,7 +9,8 @@ guard money and days; a run that is over before its report is read needs none of
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from picochat_contract.configs import PreflightConfig, RunPlan
+from picochat_contract.batch_size import law_batch, micro_batch, nearest_passes, source_in_words
+from picochat_contract.configs import BaseConfig, PreflightConfig, RunPlan
 from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.holdout import held_out_fraction
 from picochat_contract.learning_rates import (
@@ -48,6 +49,8 @@ class Budget:
     base_effective_batch_size: int
     sft_effective_batch_size: int
     base_effective_tokens_per_step: int
+    base_batch_source: str
+    law_tokens_per_step: int
     base_planned_tokens: int
     base_planned_flops: float
     target_param_data_ratio: float
@@ -55,6 +58,7 @@ class Budget:
     target_training_tokens: int
     target_training_epochs: float | None
     recommended_base_steps: int
+    recommended_tokens_per_step: int
     planned_to_target_ratio: float
     sft_planned_example_updates: int
     estimated_base_epochs: float | None
@@ -102,6 +106,7 @@ def plan_budget(config: PreflightConfig, plan: RunPlan, facts: PreflightFacts) -
     vocab, parameters = figures.vocab_size, figures.parameters
     step_tokens, planned = figures.tokens_per_step, figures.planned_tokens
     target = config.target_param_data_ratio * parameters
+    recommended = _tokens_per_step(base, ranks, target)
     sft_rows = facts.chat.num_rows * (1 - sft.val_fraction) if facts.chat else 0.0
     sft_step_rows = rows_per_step(sft, ranks)
     is_long, reason = long_run(base.max_steps, parameters, figures.planned_flops)
@@ -117,13 +122,16 @@ def plan_budget(config: PreflightConfig, plan: RunPlan, facts: PreflightFacts) -
         base_effective_batch_size=rows_per_step(base, ranks),
         sft_effective_batch_size=sft_step_rows,
         base_effective_tokens_per_step=step_tokens,
+        base_batch_source=source_in_words(base),
+        law_tokens_per_step=round(law_batch(planned)),
         base_planned_tokens=planned,
         base_planned_flops=figures.planned_flops,
         target_param_data_ratio=config.target_param_data_ratio,
         planned_param_data_ratio=planned / parameters,
         target_training_tokens=round(target),
         target_training_epochs=target / train_tokens if train_tokens >= 1 else None,
-        recommended_base_steps=max(1, round(target / step_tokens)),
+        recommended_base_steps=max(1, round(target / recommended)),
+        recommended_tokens_per_step=recommended,
         planned_to_target_ratio=planned / target,
         sft_planned_example_updates=sft.max_steps * sft_step_rows,
         estimated_base_epochs=planned / train_tokens if train_tokens >= 1 else None,
@@ -156,6 +164,13 @@ def plan_budget(config: PreflightConfig, plan: RunPlan, facts: PreflightFacts) -
         disk_bytes=round(disk_bytes(base, vocab, corpus_tokens)),
         estimated_hours=figures.hours,
     )
+
+
+def _tokens_per_step(base: BaseConfig, num_ranks: int, target: float) -> int:
+    """Those of the plan where they are given; a derived batch is another one once the plan meets its target."""
+    micro = micro_batch(base, num_ranks)
+    given = base.batch_source == "given"
+    return micro.tokens * (base.grad_accum_steps if given else nearest_passes(micro, law_batch(target)))
 
 
 def estimated_tokens_per_byte(tokenizer: TokenizerConfig) -> tuple[float, str]:

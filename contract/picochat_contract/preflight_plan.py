@@ -141,9 +141,11 @@ def _exposure(s: Subject) -> Measured:
 
 
 def _batch(s: Subject) -> Measured:
-    rows = s.budget.base_effective_batch_size
+    b = s.budget
+    rows = b.base_effective_batch_size
     return Measured(
-        value=rows, message=f"{rows:,} rows, {s.budget.base_effective_tokens_per_step:,} tokens per step"
+        value=rows,
+        message=f"{rows:,} rows, {b.base_effective_tokens_per_step:,} tokens per step ({b.base_batch_source})",
     )
 
 
@@ -243,7 +245,8 @@ PLAN_RULES: Final = (
         warn=(below(0.5, LONG), above(1.5)),
         block=(above(3.0, LONG),),
         unit="number",
-        fix="set base.max_steps to about {recommended_base_steps}",
+        fix="set base.max_steps to about {recommended_base_steps}, and base.global_batch_tokens to "
+        "{recommended_tokens_per_step}",
         measure=_horizon,
         stage=StageName.BASE,
     ),
@@ -332,8 +335,9 @@ PLAN_RULES: Final = (
         measures="planned tokens per parameter",
         block=(below(RELEASE_TOKENS_PER_PARAMETER, LONG, RELEASE),),
         unit="number",
-        fix="plan at least 20 tokens per parameter: base.max_steps of about {recommended_base_steps} at a "
-        "target_param_data_ratio of {target_param_data_ratio}",
+        fix="plan at least 20 tokens per parameter: base.max_steps of about {recommended_base_steps} and "
+        "base.global_batch_tokens of {recommended_tokens_per_step} at a target_param_data_ratio of "
+        "{target_param_data_ratio}",
         measure=_release_tokens,
         stage=StageName.BASE,
     ),

@@ -11,10 +11,12 @@ from typing import Any, Final
 
 from pydantic import Field, model_validator
 
+from picochat_contract.batch_size import DERIVED, MicroBatch, accumulation_steps, law_batch, stage_config
 from picochat_contract.config_base import Config
 from picochat_contract.configs import (
     AttentionBackend,
     BaseConfig,
+    BaseSection,
     GateProfile,
     ModelConfig,
 )
@@ -65,6 +67,8 @@ class ScaleRequest(Config):
     """Rows per rank and forward pass; None takes as many as fit the device."""
     grad_accum_steps: int | None = Field(default=None, ge=1)
     """None: as many as bring the step nearest to Step Law's tokens."""
+    global_batch_tokens: int | None = Field(default=None, ge=1, le=2**60)
+    """Tokens per optimizer step over all ranks, instead of `grad_accum_steps`."""
     target_param_data_ratio: float = Field(default=20.0, ge=0.01, le=10_000)
     attn_backend: AttentionBackend = "auto"
     gate_profile: GateProfile = "skill_release"
@@ -95,15 +99,25 @@ class ScalePlan:
     request: ScaleRequest
     spec: dict[str, Any]
     """As YAML would hold it: values that differ from a run spec's defaults."""
+    base: BaseConfig
+    """As the base stage will get it."""
     model: ModelConfig
     target_tokens: int
     law_batch_tokens: int
-    """Tokens per step by Step Law."""
+    """Tokens per step by Step Law, which are not always those of the plan."""
     nanochat_batch_tokens: int
     """The same by nanochat's rule, as a cross-check."""
     figures: PlanFigures
     notes: tuple[str, ...]
     """What should be thought over."""
+
+    @property
+    def batch_source(self) -> str:
+        """Where the tokens of a step come from, in words."""
+        request = self.request
+        return (
+            DERIVED if request.grad_accum_steps is None and request.global_batch_tokens is None else "given"
+        )
 
     @property
     def epochs(self) -> float | None:
@@ -117,12 +131,13 @@ def plan_scale(request: ScaleRequest) -> ScalePlan:
     model = _model(request)
     parameters = num_parameters(model, request.vocab_size)
     tokens = round(request.target_param_data_ratio * parameters)
-    batch = law_batch(tokens)
-    spec = _fitting_spec(request, model, tokens, batch)
+    batch = round(law_batch(tokens))
+    spec = _fitting_spec(request, model, tokens, request.global_batch_tokens or batch)
     figures = _figures(request, spec)
     return ScalePlan(
         request=request,
         spec=spec,
+        base=parse_mapping(spec).base_config,
         model=model,
         target_tokens=tokens,
         law_batch_tokens=batch,
@@ -132,13 +147,9 @@ def plan_scale(request: ScaleRequest) -> ScalePlan:
     )
 
 
-def law_batch(num_tokens: int) -> int:
-    """Tokens per step that suit a training on `num_tokens`: Step Law, arXiv 2503.04715."""
-    return round(0.58 * math.pow(num_tokens, 0.571))
-
-
 def nanochat_batch(num_tokens: int) -> int:
-    """The same by nanochat: what was best for its 12 layers, moved by the power of "Power Lines" (arXiv 2505.13738)."""
+    """Tokens per step that suit a training on `num_tokens`, by nanochat: what was best for its 12 layers, moved by the
+    power of "Power Lines" (arXiv 2505.13738)."""
     return round(NANOCHAT_BATCH * math.pow(num_tokens / NANOCHAT_TOKENS, 0.383))
 
 
@@ -209,10 +220,13 @@ def _fitting_spec(request: ScaleRequest, model: ModelConfig, tokens: int, batch:
 def _largest_batch(
     request: ScaleRequest, model: ModelConfig, tokens: int, batch: int, saver: dict[str, Any]
 ) -> int:
-    """The largest power of two that fits the device and is no more than the step's share of a rank."""
+    """The largest power of two that fits the device, is no more than the step's share of a rank, and divides that share
+    where the tokens of a step are given."""
     share = max(1, batch // (request.world_size * request.context_size))
     rows = 1
-    while 2 * rows <= share and _fits(request, _spec(request, model, tokens, batch, 2 * rows, **saver)):
+    while 2 * rows <= share and (request.global_batch_tokens is None or share % (2 * rows) == 0):
+        if not _fits(request, _spec(request, model, tokens, batch, 2 * rows, **saver)):
+            break
         rows *= 2
     return rows
 
@@ -236,16 +250,22 @@ def _spec(
     checkpointing: bool = False,
     strategy: str = "ddp",
 ) -> dict[str, Any]:
-    micro_tokens = rows * request.world_size * request.context_size
-    accumulation = request.grad_accum_steps or max(1, round(batch / micro_tokens))
-    steps = max(1, round(tokens / (micro_tokens * accumulation)))
+    micro = MicroBatch(rows=rows, sequence_len=request.context_size, num_ranks=request.world_size)
+    accumulation = accumulation_steps(
+        micro,
+        grad_accum_steps=request.grad_accum_steps,
+        global_batch_tokens=request.global_batch_tokens,
+        law_tokens=batch,
+    )
+    steps = max(1, round(tokens / (micro.tokens * accumulation)))
+    given = request.global_batch_tokens
     saved = {"gradient_checkpointing": True} if checkpointing else {}
     base = {
         "model": model.model_dump(include={"n_layer", "n_head", "n_kv_head", "n_embd", "sequence_len"}),
         "dataset_mode": "packed",
         "max_steps": steps,
         "device_batch_size": rows,
-        "grad_accum_steps": accumulation,
+        **({"grad_accum_steps": accumulation} if given is None else {"global_batch_tokens": given}),
         "weight_decay": None,
         "warmup_steps": max(1, round(WARMUP_SHARE * steps)),
         "val_fraction": round(min(0.1, max(0.0005, 4e6 / tokens)), 4),
@@ -274,7 +294,8 @@ def _spec(
 
 
 def _base_rate(request: ScaleRequest, base: dict[str, Any]) -> float:
-    return effective_learning_rate(validated(BaseConfig, base), request.world_size)
+    config = stage_config(validated(BaseSection, base), request.world_size)
+    return effective_learning_rate(config, request.world_size)
 
 
 def _sft(request: ScaleRequest, rows: int, base_rate: float) -> dict[str, Any]:

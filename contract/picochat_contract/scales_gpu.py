@@ -78,6 +78,7 @@ def _pilot() -> dict[str, Any]:
             "dataset_mode": "packed",
             "max_steps": 5_000,
             "device_batch_size": 128,
+            "grad_accum_steps": 1,
             "learning_rate": 1e-3,
             "warmup_steps": 225,
             "val_fraction": 0.01,

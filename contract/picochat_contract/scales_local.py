@@ -2,6 +2,7 @@
 
 From `pico` on, base steps are chosen for 20 training tokens per parameter (Hoffmann et al., arXiv 2203.15556), SFT
 steps for three epochs of the generated rows. The learning rates are given: Step Law was fitted from 60M parameters on.
+So is the accumulation, since the steps follow from it; `smoke` and `demo` leave theirs to the law, which asks for one.
 
 They are also there to be learned from, each with the parts of its time: `smoke`, `pico` and `small` are GPT-2's block
 (LayerNorm, learned positions, GELU), `medium`, `mps-local` and `climbmix-pilot` have RMSNorm, RoPE and squared ReLU
@@ -92,6 +93,7 @@ LOCAL_SCALES: Final[dict[str, dict[str, Any]]] = {
             "model": {**_GPT2, "n_layer": 3, "n_head": 4, "n_embd": 96, "sequence_len": 256},
             "max_steps": 4_450,
             "device_batch_size": 8,
+            "grad_accum_steps": 1,
             "learning_rate": 1e-3,
             "warmup_steps": 200,
             "eval_every": 178,
@@ -118,6 +120,7 @@ LOCAL_SCALES: Final[dict[str, dict[str, Any]]] = {
             },
             "max_steps": 2_720,
             "device_batch_size": 16,
+            "grad_accum_steps": 1,
             "learning_rate": 1e-3,
             "warmup_steps": 120,
             "eval_every": 136,
@@ -171,6 +174,7 @@ LOCAL_SCALES: Final[dict[str, dict[str, Any]]] = {
             },
             "max_steps": 1_280,
             "device_batch_size": 32,
+            "grad_accum_steps": 1,
             "learning_rate": 1e-3,
             "warmup_steps": 60,
             "eval_every": 64,

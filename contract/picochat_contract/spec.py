@@ -9,10 +9,12 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from picochat_contract.batch_size import stage_config
 from picochat_contract.config_base import Config
 from picochat_contract.configs import (
     AuditConfig,
     BaseConfig,
+    BaseSection,
     EvalConfig,
     FitConfig,
     GateConfig,
@@ -42,7 +44,7 @@ class RunSpec(Config):
     honesty: HonestyConfig = HonestyConfig()
     preflight: PreflightConfig = PreflightConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
-    base: BaseConfig = BaseConfig()
+    base: BaseSection = BaseSection()
     sft: SftConfig = SftConfig()
     fit: FitConfig = FitConfig()
     eval: EvalConfig = EvalConfig()
@@ -77,6 +79,19 @@ class RunSpec(Config):
                 param="until",
             )
         return self
+
+    @model_validator(mode="after")
+    def _batch_can_be_settled(self) -> "RunSpec":
+        try:
+            stage_config(self.base, self.resources.num_ranks)
+        except SpecError as error:
+            raise SpecError(error.code, f"base.{error.message}", param=f"base.{error.param}") from error
+        return self
+
+    @property
+    def base_config(self) -> BaseConfig:
+        """What the base stage gets: `base` with its batch settled for the ranks of `resources`."""
+        return stage_config(self.base, self.resources.num_ranks)
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -124,7 +139,7 @@ def parse_mapping(raw: dict[str, Any]) -> RunSpec:
             f"unknown scale {scale!r}{_nearest(str(scale), ['custom', *SCALES])}",
             param="scale",
         )
-    return validated(RunSpec, _merge(SCALES.get(scale, {}), raw))
+    return validated(RunSpec, _merge(_preset(scale, raw), raw))
 
 
 def validated(model: type[M], raw: Any) -> M:
@@ -140,6 +155,8 @@ def validated(model: type[M], raw: Any) -> M:
 def expand(spec: RunSpec) -> dict[StageName, Config]:
     """The stages of this run in order, each with its config."""
     configs: dict[StageName, Config] = {name: getattr(spec, name.value) for name in _wanted(spec, spec.until)}
+    if StageName.BASE in configs:
+        configs[StageName.BASE] = spec.base_config
     if StageName.PREFLIGHT in configs:
         # A run that ends with preflight asks about the whole run that could follow.
         last = StageName.REPORT if spec.until is StageName.PREFLIGHT else spec.until
@@ -147,7 +164,7 @@ def expand(spec: RunSpec) -> dict[StageName, Config]:
             scale=spec.scale,
             dataset=spec.dataset,
             tokenizer=spec.tokenizer,
-            base=spec.base,
+            base=spec.base_config,
             sft=spec.sft,
             gate=spec.gate,
             resources=spec.resources,
@@ -217,6 +234,14 @@ def _closure(stage: StageName) -> set[StageName]:
     return found
 
 
+def _preset(scale: str, above: dict[str, Any]) -> dict[str, Any]:
+    """The values of a preset; without its accumulation where `above` says the batch in tokens."""
+    preset, base = dict(SCALES.get(scale, {})), above.get("base")
+    if isinstance(base, dict) and base.get("global_batch_tokens") is not None and "base" in preset:
+        preset["base"] = {key: value for key, value in preset["base"].items() if key != "grad_accum_steps"}
+    return preset
+
+
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
@@ -233,7 +258,8 @@ def _spec_error(model: type[BaseModel], error: ValidationError) -> SpecError:
     where = ".".join(path)
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, SpecError):
-        return SpecError(cause.code, f"{where}: {cause.message}" if where else cause.message, param=where)
+        message = f"{where}: {cause.message}" if where else cause.message
+        return SpecError(cause.code, message, param=where or cause.param)
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, path[:-1])
         return SpecError(Code.UNKNOWN_KEY, f"unknown key {where!r}{_nearest(path[-1], known)}", param=where)

@@ -25,6 +25,40 @@ def check_of(id: str, raw: dict[str, Any], machine: dict[str, Any] | None = None
     return next(check for check in report_of(raw, machine).checks if check.id == id)
 
 
+def test_steps_that_meet_the_target_are_told_with_the_batch_that_they_need() -> None:
+    """A derived batch changes with the steps: what is recommended has to be right where it is followed."""
+    raw: dict[str, Any] = {
+        "base": {"max_steps": 500, "device_batch_size": 8, "canary_count": 0},
+        "until": "base",
+    }
+    first = report_of(raw).budget
+    assert first["planned_to_target_ratio"] < 0.1
+    tokens = int(first["recommended_tokens_per_step"])
+    assert tokens > first["base_effective_tokens_per_step"]
+    changed = with_base(raw, max_steps=first["recommended_base_steps"], global_batch_tokens=tokens)
+    second = report_of(changed).budget
+    assert second["planned_to_target_ratio"] == pytest.approx(1, rel=0.01)
+    assert (second["recommended_base_steps"], second["recommended_tokens_per_step"]) == (
+        first["recommended_base_steps"],
+        tokens,
+    )
+
+
+def test_the_fix_for_too_many_tokens_names_steps_and_batch() -> None:
+    check = check_of("compute_optimal_horizon", with_base(RELEASE, max_steps=200_000))
+    assert "base.max_steps to about 32,6" in check.fix and "base.global_batch_tokens to 65,536" in check.fix
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"), [({}, "given"), ({"grad_accum_steps": None}, "derived by Step Law")]
+)
+def test_preflight_says_where_the_batch_comes_from(batch: dict[str, Any], said: str) -> None:
+    report = report_of(with_base(RELEASE, **batch))
+    assert str(report.budget["base_batch_source"]).startswith(said)
+    [check] = [check for check in report.checks if check.id == "effective_batch"]
+    assert f"tokens per step ({said}" in check.message
+
+
 def with_base(raw: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return merged(raw, {"base": changes})
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from picochat_contract.batch_size import DERIVED, law_batch
 from picochat_contract.errors import SpecError
 from picochat_contract.gate_report import CheckStatus
 from picochat_contract.preflight_judge import judge
@@ -10,7 +11,6 @@ from picochat_contract.preflight_plan import PLAN_RULES
 from picochat_contract.scale_planner import (
     FULL,
     ScaleRequest,
-    law_batch,
     nanochat_batch,
     parse_count,
     plan_scale,
@@ -70,12 +70,12 @@ def test_a_billion_with_wide_heads_is_the_other_one() -> None:
 def test_the_step_is_as_near_to_the_law_as_whole_micro_batches_allow() -> None:
     plan = plan_scale(ScaleRequest(target_params=10**8))
     micro = 8 * 512
+    assert plan.law_batch_tokens == round(law_batch(plan.target_tokens)) and plan.batch_source == DERIVED
     assert abs(plan.figures.tokens_per_step - plan.law_batch_tokens) <= micro / 2
     assert plan.figures.planned_tokens == pytest.approx(plan.target_tokens, rel=1e-3)
 
 
-def test_the_laws_are_those_of_their_papers() -> None:
-    assert law_batch(10**11) == round(0.58 * 1e11**0.571)
+def test_the_rule_beside_the_law_is_nanochat_s() -> None:
     assert nanochat_batch(1_156_000_000) == 1 << 19  # where it was measured
     assert nanochat_batch(2 * 1_156_000_000) == pytest.approx((1 << 19) * 2**0.383, rel=1e-6)
 
@@ -85,6 +85,19 @@ def test_what_is_given_is_kept() -> None:
     base = plan_scale(request).spec["base"]
     assert (base["model"]["n_layer"], base["grad_accum_steps"], base["device_batch_size"]) == (6, 3, 5)
     assert base["attn_backend"] == "flash"
+
+
+@pytest.mark.parametrize("rows", [8, None])
+def test_tokens_per_step_that_are_given_are_planned_with_and_stay_in_the_spec(rows: int | None) -> None:
+    request = ScaleRequest(
+        target_params=10**8, world_size=2, global_batch_tokens=3 * 2**16, per_device_batch_size=rows
+    )
+    plan = plan_scale(request)
+    assert plan.figures.tokens_per_step == 3 * 2**16 and plan.batch_source == "given"
+    assert plan.figures.planned_tokens == pytest.approx(plan.target_tokens, rel=1e-3)
+    assert plan.spec["base"]["global_batch_tokens"] == 3 * 2**16
+    assert "grad_accum_steps" not in plan.spec["base"]
+    assert parse_mapping(plan.spec).base_config == plan.base
 
 
 def test_tokens_alone_choose_a_model_that_they_train_about_once() -> None:
@@ -161,6 +174,8 @@ def test_what_fits_no_device_and_what_takes_many_epochs_is_said() -> None:
         ({"target_params": 10**6}, "the nearest is depth 1 with 577,856"),
         ({"target_params": 10**8, "target_param_data_ratio": 1e-15}, "target_param_data_ratio: "),
         ({"dataset_tokens": 10**400}, "dataset_tokens: "),
+        ({"depth": 4, "global_batch_tokens": 5_000}, "nearest values that fit are 4,096 and 8,192"),
+        ({"depth": 4, "global_batch_tokens": 8_192, "grad_accum_steps": 3}, "do not agree"),
         ({"depth": 4, "device": "abacus"}, "unknown device 'abacus'; known: cpu, b200"),
     ],
 )

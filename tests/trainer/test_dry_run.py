@@ -144,6 +144,23 @@ def test_what_was_not_measured_is_said_and_not_guessed(folder: Callable[..., Pat
     assert "No validations were timed" in notes and "there is no range" in notes
 
 
+@pytest.mark.parametrize(
+    ("batch", "tokens", "said"),
+    [
+        ({"grad_accum_steps": 2}, 4_000, "given"),
+        ({"global_batch_tokens": 8_000}, 8_000, "given"),
+        ({"max_steps": 100_000}, 1_270_000, "derived by Step Law, arXiv 2503.04715"),
+    ],
+)
+def test_the_tokens_of_a_step_are_said_with_where_they_come_from(
+    folder: Callable[..., Path], batch: dict[str, Any], tokens: int, said: str
+) -> None:
+    base = {"model": {"sequence_len": 100}, "device_batch_size": 5, **batch}
+    spec = parse_mapping({"base": base, "resources": {"nproc_per_node": 4}})
+    found = dry_run_record(folder(), spec, price_per_hour=None, max_cost=None)
+    assert dict(table(found))["tokens per step"] == f"{tokens:,} ({said})"
+
+
 def test_a_folder_in_which_nothing_was_timed_is_refused(folder: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="no report of base training"):
         record(tmp_path)

@@ -13,6 +13,7 @@ from statistics import quantiles
 from typing import Any, Final
 
 from picochat_contract import layout
+from picochat_contract.batch_size import source_in_words
 from picochat_contract.config_base import Config
 from picochat_contract.configs import BaseConfig
 from picochat_contract.errors import Code, ContractError
@@ -94,6 +95,8 @@ class DryRunRecord(Config):
 
     scale: str
     max_steps: int
+    batch_source: str
+    """Where the tokens of a step come from, in words."""
     measured: Measured
     estimate: Estimate
     price_per_hour: float | None
@@ -117,10 +120,12 @@ def dry_run_record(
 ) -> DryRunRecord:
     """Read the folder of a base stage that stopped after some steps; raise ContractError where nothing was timed."""
     measured = _measured(run_dir, spec)
-    estimate = estimated(measured, spec.base, price_per_hour)
+    base = spec.base_config
+    estimate = estimated(measured, base, price_per_hour)
     return DryRunRecord(
         scale=spec.scale,
-        max_steps=spec.base.max_steps,
+        max_steps=base.max_steps,
+        batch_source=source_in_words(base),
         measured=measured,
         estimate=estimate,
         price_per_hour=price_per_hour,
@@ -180,6 +185,7 @@ def table(record: DryRunRecord) -> list[tuple[str, str]]:
     return [
         ("device", f"{m.device}, {m.num_ranks} rank(s)"),
         ("steps", f"{m.steps_done:,} of {record.max_steps:,} done, {m.steps_timed:,} timed"),
+        ("tokens per step", f"{m.tokens_per_step:,} ({record.batch_source})"),
         ("tokens per second", f"{m.tokens_per_second:,.0f}"),
         (
             "seconds per step",
@@ -219,7 +225,7 @@ def _measured(run_dir: Path, spec: RunSpec) -> Measured:
     throughput: Mapping[str, Any] = report.get("throughput") or {}
     events = _events(run_dir)
     ranks = spec.resources.num_ranks
-    step_tokens = rows_per_step(spec.base, ranks) * spec.base.model.sequence_len
+    step_tokens = rows_per_step(spec.base_config, ranks) * spec.base.model.sequence_len
     intervals = _intervals(events, step_tokens)
     timed = sum(interval.steps for interval in intervals)
     done = int(report["num_steps"])

@@ -35,10 +35,11 @@ def record(over: tuple[str, ...]) -> DryRunRecord:
         | {"device": "cpu", "num_ranks": 1, "steps_done": 4, "steps_timed": 3, "tokens_per_step": 10}
         | {"seconds_per_step": 1.0, "tokens_per_second": 10.0}
     )
-    base = parse_mapping({"scale": "smoke"}).base
+    base = parse_mapping({"scale": "smoke"}).base_config
     return DryRunRecord(
         scale="smoke",
         max_steps=base.max_steps,
+        batch_source="given",
         measured=measured,
         estimate=estimated(measured, base, None),
         price_per_hour=None,
@@ -53,7 +54,7 @@ def test_only_base_differs_from_the_full_run() -> None:
     spec = parse_mapping({"scale": "smoke"})
     stages = stages_of_dry_run(spec, 5)
     assert list(stages)[-1] is StageName.BASE and StageName.SFT not in stages
-    assert stages[StageName.BASE] == spec.base.model_copy(update={"stop_after_steps": 5})
+    assert stages[StageName.BASE] == spec.base_config.model_copy(update={"stop_after_steps": 5})
     assert stages[StageName.PREFLIGHT].plan.base.stop_after_steps is None
     assert "sft" in stages[StageName.PREFLIGHT].plan.stages
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 import pytest
 import torch
@@ -67,3 +68,17 @@ def test_options_and_settings_go_over_the_preset() -> None:
     config = base_config("demo", {"base.model.n_layer": 7, "base.seed": None}, ["base.model.qk_norm=false"])
     assert (config.model.n_layer, config.model.qk_norm) == (7, False)
     assert (config.seed, config.model.n_embd) == (plain.seed, plain.model.n_embd)
+
+
+@pytest.mark.parametrize(
+    ("options", "accumulation"),
+    [
+        ({"base.max_steps": 10_000}, 29),
+        ({"base.global_batch_tokens": 16_384}, 8),
+        ({"base.global_batch_tokens": 16_384, "resources.nproc_per_node": 8}, 8),
+    ],
+)
+def test_the_one_process_of_a_sweep_takes_the_batch_of_the_run(
+    options: dict[str, Any], accumulation: int
+) -> None:
+    assert base_config("demo", options, []).grad_accum_steps == accumulation

@@ -75,11 +75,28 @@ def test_json_holds_what_follows_from_the_plan(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ([], "derived by Step Law, arXiv 2503.04715"),
+        (["--grad-accum-steps", "4"], "16,384 (given)"),
+        (["--global-batch-tokens", "16,384"], "16,384 (given)"),
+    ],
+)
+def test_it_says_where_the_batch_comes_from(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan("--depth", "6", *options) == ClientExit.OK
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tokens per step")]
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
         ([], "give --target-params"),
         (["--target-params", "many"], "expected a number such as 100m"),
         (["--target-params", "100m", "--attn-backend", "fast"], "fast"),
         (["--target-params", "100m", "--world-size", "0"], "world_size"),
         (["--depth", "4", "--out", "."], "is a folder"),
+        (["--depth", "4", "--global-batch-tokens", "5k"], "nearest values that fit are 4,096 and 8,192"),
     ],
 )
 def test_a_wrong_call_is_exit_64(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

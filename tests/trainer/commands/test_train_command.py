@@ -168,6 +168,39 @@ def test_every_option_of_the_engine_reaches_model_and_config(
     assert config.learning_rate is None  # derived
 
 
+@pytest.mark.parametrize(
+    ("options", "accumulation", "source"),
+    [
+        ([], 1, "derived"),
+        (["--max-steps", "10000"], 231, "derived"),
+        (["--max-steps", "10000", "--grad-accum-steps", "3"], 3, "given"),
+        (["--global-batch-tokens", "1024"], 4, "given"),
+    ],
+)
+def test_the_batch_is_settled_for_all_ranks_before_base_begins(
+    files: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    accumulation: int,
+    source: str,
+) -> None:
+    started = recorded_runs(monkeypatch)
+    assert train_base(files, "--nproc-per-node", "2", *options) == ClientExit.USAGE
+    config = started[0].stages[StageName.BASE]
+    assert isinstance(config, BaseConfig)
+    assert (config.grad_accum_steps, config.batch_source) == (accumulation, source)
+
+
+def test_a_batch_that_does_not_fit_is_refused_before_anything_is_read(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_base(files, "--global-batch-tokens", "1000") == ClientExit.USAGE
+    assert "2 x 64 x 1 = 128 tokens: got 1,000; the nearest values that fit are 896 and 1,024" in (
+        capsys.readouterr().err
+    )
+    assert not (files / "base").exists()
+
+
 def test_sft_has_the_options_of_the_loop(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = recorded_runs(monkeypatch)
     shared = {option: value for option, value in LOOP.items() if option != "--document-mask"}

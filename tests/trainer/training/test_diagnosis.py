@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from picochat_contract.configs import BaseConfig, OptimConfig, SftConfig
+from picochat_contract.configs import BaseConfig, BatchSource, OptimConfig, SftConfig
 from picochat_trainer.training.checkpoint import LossPoint
 from picochat_trainer.training.diagnosis import (
     loss_diagnostics,
@@ -74,6 +74,14 @@ def test_the_report_says_where_rate_and_decay_come_from(
     assert found["learning_rate_source"].startswith(rate_source)
     assert found["weight_decay_source"].startswith(decay_source)
     assert rate is None or found["learning_rate"] == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(("source", "said"), [("given", "given"), ("derived", "derived by Step Law")])
+def test_the_report_says_where_the_rows_of_a_step_come_from(source: BatchSource, said: str) -> None:
+    found = optimization(BaseConfig(batch_source=source), 1)
+    assert found["rows_per_step_source"].startswith(said)
+    report = {"optimization": found, "throughput": throughput(), "num_nonfinite_steps": 0}
+    assert f"16 rows per step ({said}" in training_lines(report)[0]
 
 
 def throughput(**changes: Any) -> dict[str, Any]:

@@ -140,6 +140,7 @@ FREE: list[dict[str, Any]] = [
     {"tensorboard": True},
     {"sample_tokens": 1},
     {"sample_prompt": "Once"},
+    {"batch_source": "derived"},
 ]
 
 

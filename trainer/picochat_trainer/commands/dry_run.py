@@ -61,7 +61,8 @@ def dry_run(spec: RunSpec, out_dir: Path, steps: int, prices: Prices, *, confirm
         )
     stages = stages_of_dry_run(spec, steps)
     _refuse_finished(out_dir)
-    stopped = spec.model_copy(update={"base": stages[StageName.BASE], "until": StageName.BASE})
+    stopping = spec.base.model_copy(update={"stop_after_steps": steps})
+    stopped = spec.model_copy(update={"base": stopping, "until": StageName.BASE})
     confirmed_spec(stopped, out_dir, confirmed=confirmed, say=say)  # a dry run may be long, too
     code = run_shown(spec, out_dir, stages)
     if code != ClientExit.OK:
@@ -91,7 +92,7 @@ def stages_of_dry_run(spec: RunSpec, steps: int) -> dict[StageName, Any]:
         )
     wanted = {StageName.BASE, StageName.HONESTY, StageName.PREFLIGHT, *STAGES[StageName.BASE].needs}
     found = {name: config for name, config in stages.items() if name in wanted}
-    found[StageName.BASE] = spec.base.model_copy(update={"stop_after_steps": steps})
+    found[StageName.BASE] = spec.base_config.model_copy(update={"stop_after_steps": steps})
     return found
 
 

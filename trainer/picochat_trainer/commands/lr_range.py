@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from picochat_contract.batch_size import stage_config
 from picochat_contract.configs import BaseConfig, Device, Precision
 from picochat_contract.exit_codes import ClientExit
 from picochat_contract.overrides import with_setting, with_value
@@ -41,7 +42,13 @@ def lr_range(
     n_kv_head: Annotated[int | None, typer.Option()] = None,
     n_embd: Annotated[int | None, typer.Option()] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows per forward pass.")] = None,
-    grad_accum_steps: Annotated[int | None, typer.Option(help="Forward passes per optimizer step.")] = None,
+    grad_accum_steps: Annotated[
+        int | None,
+        typer.Option(help="Forward passes per optimizer step; without them they follow from base.max_steps."),
+    ] = None,
+    global_batch_tokens: Annotated[
+        int | None, typer.Option(help="Tokens per optimizer step, instead of --grad-accum-steps.")
+    ] = None,
     optimizer: Annotated[
         Literal["adamw", "muon"] | None, typer.Option(help="muon takes the matrices of the blocks.")
     ] = None,
@@ -73,6 +80,7 @@ def lr_range(
             "base.model.n_embd": n_embd,
             "base.device_batch_size": batch_size,
             "base.grad_accum_steps": grad_accum_steps,
+            "base.global_batch_tokens": global_batch_tokens,
             "base.optimizer": optimizer,
             "base.precision": precision,
             "base.seed": seed,
@@ -99,11 +107,11 @@ def lr_range(
 
 
 def base_config(scale: str, options: dict[str, Any], settings: list[str]) -> BaseConfig:
-    """The base config of a preset, with options and then `--set` values put over it."""
+    """The base config of a preset, with options and then `--set` values put over it, for the one process of a sweep."""
     values: dict[str, Any] = {"name": "lr-range", "scale": scale}
     for key, value in options.items():
         if value is not None:
             values = with_value(values, key, value)
     for setting in settings:
         values = with_setting(values, setting)
-    return parse_mapping(values).base
+    return stage_config(parse_mapping(values).base, num_ranks=1)

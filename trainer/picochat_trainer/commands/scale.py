@@ -51,6 +51,9 @@ def plan(
     grad_accum_steps: Annotated[
         str, typer.Option(help="Forward passes per step; auto: as many as Step Law's batch takes.")
     ] = DERIVED,
+    global_batch_tokens: Annotated[
+        str | None, typer.Option(help="Tokens per step over all ranks, instead of --grad-accum-steps.")
+    ] = None,
     target_param_data_ratio: Annotated[float, typer.Option(help="Training tokens per parameter.")] = 20.0,
     attn_backend: Annotated[AttentionBackend, typer.Option(help="Kernel of attention.")] = "auto",
     long_run_gate_profile: Annotated[GateProfile, typer.Option(help="Gate of the run.")] = "skill_release",
@@ -72,6 +75,7 @@ def plan(
             "world_size": world_size,
             "per_device_batch_size": _derivable(per_device_batch_size, "per_device_batch_size"),
             "grad_accum_steps": _derivable(grad_accum_steps, "grad_accum_steps"),
+            "global_batch_tokens": _count(global_batch_tokens, "global_batch_tokens"),
             "target_param_data_ratio": target_param_data_ratio,
             "attn_backend": attn_backend,
             "gate_profile": long_run_gate_profile,
@@ -107,10 +111,10 @@ def _derivable(text: str, param: str) -> int | None:
 
 
 def _rows(planned: ScalePlan) -> list[tuple[str, str]]:
-    figures, model, base = planned.figures, planned.model, planned.spec["base"]
+    figures, model, base = planned.figures, planned.model, planned.base
     sft, resources, memory = planned.spec["sft"], planned.spec["resources"], planned.figures.memory
     hours = "not known" if figures.hours is None else _time(figures.hours)
-    checkpointing = ", blocks computed again" if base.get("gradient_checkpointing") else ""
+    checkpointing = ", blocks computed again" if base.gradient_checkpointing else ""
     corpus = [] if planned.epochs is None else [("epochs over the corpus", f"{planned.epochs:.2f}")]
     return [
         ("parameters", f"{figures.parameters:,}"),
@@ -126,15 +130,15 @@ def _rows(planned: ScalePlan) -> list[tuple[str, str]]:
             f"{figures.planned_tokens:,} ({figures.tokens_per_parameter:.1f} per parameter)",
         ),
         *corpus,
-        ("tokens per step", f"{figures.tokens_per_step:,}"),
+        ("tokens per step", f"{figures.tokens_per_step:,} ({planned.batch_source})"),
         ("  by Step Law", f"{planned.law_batch_tokens:,} (arXiv 2503.04715)"),
         ("  by nanochat's rule", f"{planned.nanochat_batch_tokens:,} (B ~ D^0.383, arXiv 2505.13738)"),
         (
             "batch",
-            f"{base['device_batch_size']} rows x {base['grad_accum_steps']} accumulated x "
+            f"{base.device_batch_size} rows x {base.grad_accum_steps} accumulated x "
             f"{resources['nproc_per_node']} rank(s)",
         ),
-        ("steps", f"{base['max_steps']:,}, {base['warmup_steps']:,} of them warm-up"),
+        ("steps", f"{base.max_steps:,}, {base.warmup_steps:,} of them warm-up"),
         ("learning rate", f"{figures.learning_rate:.2g} (derived, arXiv 2503.04715)"),
         ("weight decay", f"{figures.weight_decay:.2g} (derived, arXiv 2505.13738)"),
         ("SFT", f"{sft['max_steps']:,} steps at {sft['learning_rate']:g}"),
@@ -195,6 +199,7 @@ def _as_json(planned: ScalePlan, out: Path | None) -> dict[str, Any]:
         "tokens_per_parameter": figures.tokens_per_parameter,
         "epochs": planned.epochs,
         "tokens_per_step": figures.tokens_per_step,
+        "tokens_per_step_source": planned.batch_source,
         "law_batch_tokens": planned.law_batch_tokens,
         "nanochat_batch_tokens": planned.nanochat_batch_tokens,
         "learning_rate": figures.learning_rate,

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 from picochat_contract import layout
+from picochat_contract.batch_size import stage_config
 from picochat_contract.config_base import Config
-from picochat_contract.configs import BaseConfig, Resources, SftConfig
+from picochat_contract.configs import BaseSection, Resources, SftConfig
 from picochat_contract.exit_codes import ClientExit
 from picochat_contract.spec import validated
 from picochat_contract.stages import StageName
@@ -36,7 +37,10 @@ _MODEL = (
     "n_layer n_head n_kv_head n_embd mlp_hidden norm_type position_encoding activation logit_softcap dropout tie_embeddings "
     "qk_norm parallel_residual scaled_residual_init"
 )
-_BASE = "split_mode dataset_mode canary_count optimizer loss_spike_rollback document_mask sample_prompt sample_tokens"
+_BASE = (
+    "split_mode dataset_mode canary_count optimizer loss_spike_rollback document_mask sample_prompt sample_tokens "
+    "global_batch_tokens"
+)
 
 
 @app.callback()
@@ -104,6 +108,7 @@ def base(
     max_minutes: o.MaxMinutes = None,
     batch_size: o.BatchSize = None,
     grad_accum_steps: o.GradAccumSteps = None,
+    global_batch_tokens: o.GlobalBatchTokens = None,
     learning_rate: o.LearningRate = None,
     auto_lr_scaling: o.AutoLrScaling = None,
     lr_warmup_steps: o.LrWarmupSteps = None,
@@ -139,8 +144,9 @@ def base(
     options = dict(locals())
     model = {"sequence_len": context_size, **only(options, _MODEL)}
     values = {**optim_values(options), **only(options, _BASE)}
-    config = validated(BaseConfig, {"model": given(model), **given(values)})
     resources = resources_of(options)
+    section = validated(BaseSection, {"model": given(model), **given(values)})
+    config = stage_config(section, resources.num_ranks)
 
     def lead() -> int:
         confirm_training(

@@ -25,7 +25,14 @@ Tokenizer = Annotated[Path, typer.Option(help="tokenizer.json.")]
 MaxSteps = Annotated[int | None, typer.Option(help="Optimizer steps.")]
 MaxMinutes = Annotated[float | None, typer.Option(help="Stop after this many minutes of training.")]
 BatchSize = Annotated[int | None, typer.Option(help="Rows per process and forward pass.")]
-GradAccumSteps = Annotated[int | None, typer.Option(help="Forward passes per optimizer step.")]
+GradAccumSteps = Annotated[
+    int | None,
+    typer.Option(help="Forward passes per optimizer step; without them base derives them, SFT takes 1."),
+]
+GlobalBatchTokens = Annotated[
+    int | None,
+    typer.Option(help="Tokens per optimizer step over all processes, instead of --grad-accum-steps."),
+]
 LearningRate = Annotated[
     float | None,
     typer.Option(help="Peak learning rate; without it base derives it from model, tokens and batch."),

@@ -119,7 +119,7 @@ def measure(setup: Setup, base: BaseConfig) -> tuple[int, int]:
 
 def _with_rows(setup: Setup) -> BaseConfig:
     assert setup.preset is not None
-    base = setup.preset.base
+    base = setup.preset.base_config
     rows = setup.capacity_batch_size or base.device_batch_size
     return base.model_copy(update={"device_batch_size": rows})
 

@@ -90,7 +90,7 @@ def check_disk(setup: Setup) -> Finding:
             f">= {LEAST_FREE_BYTES / 1e9:.1f} GB free",
             f"{free / 1e9:.1f} GB are free; no --capacity-scale was given, so the needs of a run are not known",
         )
-    base = setup.preset.base
+    base = setup.preset.base_config
     tokens = base.max_steps * rows_per_step(base, setup.preset.resources.num_ranks) * base.model.sequence_len
     needed = disk_bytes(base, vocab_size(setup.preset.tokenizer), tokens)
     return judged(

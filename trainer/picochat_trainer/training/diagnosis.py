@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from picochat_contract import layout
+from picochat_contract.batch_size import source_in_words
 from picochat_contract.configs import BaseConfig, OptimConfig
 from picochat_contract.learning_rates import (
     effective_learning_rate,
@@ -55,6 +56,7 @@ def optimization(config: OptimConfig, num_ranks: int) -> dict[str, Any]:
         "lr_decay": config.lr_decay,
         "warmup_steps": config.warmup_steps,
         "rows_per_step": rows_per_step(config, num_ranks),
+        "rows_per_step_source": source_in_words(config),
         "grad_clip": config.grad_clip or None,
         "ema_decay": config.ema_decay or None,
     }
@@ -85,7 +87,7 @@ def training_lines(report: dict[str, Any]) -> list[str]:
     return [
         f"- {found['optimizer']} at learning rate {found['learning_rate']:.3g} ({found['learning_rate_source']}), "
         f"{found['lr_decay']} decay, weight decay {found['weight_decay']:.3g} ({found['weight_decay_source']}), "
-        f"{found['rows_per_step']} rows per step{mean}.",
+        f"{found['rows_per_step']} rows per step ({found['rows_per_step_source']}){mean}.",
         f"- Steps with NaN or Infinity: {report['num_nonfinite_steps']}.",
         f"- {throughput_text(throughput)}",
         f"- {_cost_text(throughput)}",

@@ -61,6 +61,7 @@ FREE_FIELDS: Final = (
     "tensorboard",
     "sample_tokens",
     "sample_prompt",
+    "batch_source",
 )
 
 
