@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from picochat_contract.configs import BaseConfig, OptimConfig, SftConfig
+from picochat_contract.batch_size import stage_config
+from picochat_contract.configs import BaseConfig, BaseSection, OptimConfig, SftConfig
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.manifest import StageJob
 from picochat_contract.stages import StageName
@@ -171,6 +172,33 @@ def test_another_way_of_computing_the_same_is_told_and_not_refused(
     found, expected = fingerprint(tmp_path), fingerprint(tmp_path, **changes)
     refuse_other_fingerprint(found, expected, tmp_path)
     assert [difference.split(":")[0] for difference in rounding_differences(found, expected)] == told
+
+
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_tokens_per_step_that_are_given_go_on_with_any_number_of_ranks_that_divides_them(
+    tmp_path: Path, num_ranks: int
+) -> None:
+    section = BaseSection(**{**PLAIN, "learning_rate": None}, global_batch_tokens=4 * 16 * 256)
+    alone, shared = (
+        fingerprint(tmp_path, stage_config(section, ranks), num_ranks=ranks) for ranks in (1, num_ranks)
+    )
+    refuse_other_fingerprint(alone, shared, tmp_path)
+    assert shared["batch"] == {"rows_per_step": 64}
+
+
+@pytest.mark.parametrize(("steps", "refuses"), [(18_500, False), (10_000, True)])
+def test_a_derived_batch_goes_on_where_it_comes_to_the_same_rows_and_is_refused_by_name_else(
+    tmp_path: Path, steps: int, refuses: bool
+) -> None:
+    section = BaseSection(**{**PLAIN, "max_steps": steps, "device_batch_size": 8})
+    alone, shared = (
+        fingerprint(tmp_path, stage_config(section, ranks), num_ranks=ranks) for ranks in (1, 2)
+    )
+    if refuses:
+        told = "batch.rows_per_step: the checkpoint has 232, this job has 224"
+        assert told in refused(tmp_path, alone, shared)
+    else:
+        refuse_other_fingerprint(alone, shared, tmp_path)
 
 
 @pytest.mark.parametrize(
