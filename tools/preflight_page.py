@@ -38,7 +38,8 @@ stages that a run does not have are left out, and the report says how many.
   chunk at 12 bytes each. With fsdp a rank has its share of the states, and whole the embedding and two blocks, with
   accumulation also all gradients. With gradient checkpointing the activations are each block's input and one block
   whole. `torch.compile` needs less.
-- Disk: the token store, two resume checkpoints while one replaces the other, best, last and kept weights, for base and SFT.
+- Disk: the token store, four resume checkpoints (a stage has three at most: the newest, the one before it, the one being
+  written), two snapshots of rollback, best and last weights of base and SFT, and the kept ones of base.
 - Time: PaLM's operations per token over {share:.0%} of the device's bf16 peak by its data sheet ({gpus}), or over
   {cpu:.0f} GFLOP/s per CPU core with bf16 instructions and {slow:.0f} without, a little under what was measured (docs/log.md).
   With gradient checkpointing there are a third more operations, with Muon those of the orthogonalisation on the busiest rank.
