@@ -20,6 +20,7 @@ from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.tokenizer.training import save_tokenizer, train_tokenizer
 from picochat_trainer.tokens import TokenStore, build_token_store
 from support.corpora import write_corpus
+from support.forks import ForkedStage
 
 TINY_BASE: dict[str, Any] = {
     "model": {"n_layer": 1, "n_head": 2, "n_embd": 16, "sequence_len": 64},
@@ -33,7 +34,8 @@ TINY_BASE: dict[str, Any] = {
     "compile": "off",
 }
 
-StartStage = Callable[..., subprocess.Popen[bytes]]
+Started = subprocess.Popen[bytes] | ForkedStage
+StartStage = Callable[..., Started]
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +104,7 @@ def finish_stage() -> Callable[..., int]:
 def undisturbed_run(prepared_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base stage that nothing disturbed."""
     run_dir = Path(shutil.copytree(prepared_run, tmp_path_factory.mktemp("undisturbed") / "run"))
-    assert start_base_stage(run_dir).wait(timeout=120) == 0
+    assert start_base_stage(run_dir, is_program=True).wait(timeout=120) == 0
     return run_dir
 
 
@@ -115,9 +117,13 @@ def start_base_stage(
     nproc: int = 1,
     inputs: dict[str, str] | None = None,
     strategy: str = "ddp",
+    is_program: bool = False,
     **changes: Any,
-) -> subprocess.Popen[bytes]:
-    """Start a base stage process by the protocol of docs/protocol.md."""
+) -> Started:
+    """Start a base stage process by the protocol of docs/protocol.md.
+
+    A single one begins with its imports done, unless it is to be a program of its own.
+    """
     resources = {"device": "cpu", "nproc_per_node": nproc, "num_threads": 1, "distributed_strategy": strategy}
     job = StageJob.model_validate(
         {
@@ -130,6 +136,9 @@ def start_base_stage(
     config = run_dir / "stages" / "base" / "stage.json"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(job.model_dump_json(), encoding="utf-8")
-    command = [sys.executable, "-m", "picochat_trainer", "base", "--config", str(config)]
-    with (config.parent / "log.txt").open("ab") as log:
-        return subprocess.Popen([*command, "--out", str(run_dir)], stdout=log, stderr=log)
+    arguments, log = ["base", "--config", str(config), "--out", str(run_dir)], config.parent / "log.txt"
+    if nproc == 1 and not is_program:
+        return ForkedStage(arguments, log)
+    with log.open("ab") as output:
+        command = [sys.executable, "-m", "picochat_trainer", *arguments]
+        return subprocess.Popen(command, stdout=output, stderr=output)

@@ -5,7 +5,6 @@ import os
 import random
 import resource
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from picochat_contract.exit_codes import StageExit
 from picochat_contract.manifest import Manifest
 from picochat_trainer.training.checkpoint import LossPoint, load_resume
 from support.checkpoints import RESUME, Small, small, state
+from support.forks import ForkedStage
 from torch import Tensor
 
 KILLS = 10
@@ -71,7 +71,7 @@ def wait_for_another(metadata: Path) -> None:
     until(lambda: stamp() not in (0, before))
 
 
-def until(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
+def until(condition: Callable[[], bool], process: ForkedStage | None = None) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not condition():
         assert process is None or process.poll() is None
@@ -112,7 +112,7 @@ def test_killed_at_any_moment_of_saving_there_is_a_whole_checkpoint_with_equal_b
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the files of another process")
 def test_a_disk_that_fills_up_ends_the_stage_and_it_goes_on_when_there_is_room(
     new_run: Callable[[str], Path],
-    start_stage: Callable[..., subprocess.Popen[bytes]],
+    start_stage: Callable[..., ForkedStage],
     finish_stage: Callable[..., int],
     undisturbed_run: Path,
 ) -> None:

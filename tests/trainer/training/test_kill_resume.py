@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from picochat_contract.exit_codes import StageExit
+from support.forks import ForkedStage
 
 WEIGHTS = ("base/checkpoint/model.safetensors", "base/best_checkpoint/model.safetensors")
 DEADLINE_SECONDS = 120
@@ -29,7 +30,7 @@ def read_events(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def until(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> bool:
+def until(process: ForkedStage | subprocess.Popen[bytes], condition: Callable[[], bool]) -> bool:
     """Wait, without sleeping long enough to miss anything; False if the process ends before."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not condition():
@@ -80,7 +81,7 @@ def kill_points(rng: random.Random) -> Iterator[int | None]:
 @pytest.mark.slow
 def test_killed_at_random_points_it_ends_with_equal_bytes(
     new_run: Callable[[str], Path],
-    start_stage: Callable[..., subprocess.Popen[bytes]],
+    start_stage: Callable[..., ForkedStage],
     finish_stage: Callable[..., int],
     undisturbed: Path,
     seed: int,
@@ -108,7 +109,7 @@ def test_killed_at_random_points_it_ends_with_equal_bytes(
 
 def test_stopped_between_the_two_renames_of_a_checkpoint_it_goes_on_from_previous(
     new_run: Callable[[str], Path],
-    start_stage: Callable[..., subprocess.Popen[bytes]],
+    start_stage: Callable[..., ForkedStage],
     finish_stage: Callable[..., int],
     undisturbed: Path,
 ) -> None:
@@ -129,7 +130,7 @@ def test_stopped_between_the_two_renames_of_a_checkpoint_it_goes_on_from_previou
 
 def test_sigterm_leaves_a_complete_checkpoint_and_exits_75(
     new_run: Callable[[str], Path],
-    start_stage: Callable[..., subprocess.Popen[bytes]],
+    start_stage: Callable[..., ForkedStage],
     finish_stage: Callable[..., int],
     undisturbed: Path,
 ) -> None:
@@ -150,7 +151,7 @@ def test_sigterm_leaves_a_complete_checkpoint_and_exits_75(
 
 def test_a_resume_checkpoint_alone_is_enough_on_another_machine(
     new_run: Callable[[str], Path],
-    start_stage: Callable[..., subprocess.Popen[bytes]],
+    start_stage: Callable[..., ForkedStage],
     finish_stage: Callable[..., int],
     undisturbed: Path,
 ) -> None:
@@ -167,7 +168,7 @@ def test_a_resume_checkpoint_alone_is_enough_on_another_machine(
 
 
 def test_checkpoint_now_writes_one_without_stopping(
-    new_run: Callable[[str], Path], start_stage: Callable[..., subprocess.Popen[bytes]]
+    new_run: Callable[[str], Path], start_stage: Callable[..., ForkedStage]
 ) -> None:
     run_dir = new_run("asked")
     request = run_dir / "stages/base/checkpoint_now"
@@ -182,7 +183,7 @@ def test_checkpoint_now_writes_one_without_stopping(
 
 def test_a_resume_with_another_setting_is_refused_and_names_it(
     new_run: Callable[[str], Path],
-    start_stage: Callable[..., subprocess.Popen[bytes]],
+    start_stage: Callable[..., ForkedStage],
     finish_stage: Callable[..., int],
 ) -> None:
     run_dir = new_run("changed")
@@ -204,7 +205,7 @@ def test_a_stop_while_torch_is_loading_is_an_interruption(
     manifest = run_dir / "stages/base/manifest.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text("{}")
-    process = start_stage(run_dir)
+    process = start_stage(run_dir, is_program=True)
     assert until(process, lambda: not manifest.exists())  # the first thing that a stage does
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=DEADLINE_SECONDS) == StageExit.INTERRUPTED

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from picochat_contract.configs import BaseConfig, ModelConfig
 from picochat_trainer.model import GPT
 from picochat_trainer.training import distributed
@@ -19,6 +18,7 @@ from picochat_trainer.training.ema import Ema
 from picochat_trainer.training.muon import Muon
 from picochat_trainer.training.optim import load_optimizer_tensors, make_optimizer, optimizer_tensors
 from picochat_trainer.training.spikes import SpikeGuard
+from support.forks import run_ranks
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -108,7 +108,7 @@ def work(rank: int, num_ranks: int, num_layers: int, folder: str) -> None:
 
 
 def trained(folder: Path, num_ranks: int, num_layers: int) -> dict[str, Result]:
-    mp.spawn(work, args=(num_ranks, num_layers, str(folder)), nprocs=num_ranks)
+    run_ranks(work, (num_ranks, num_layers, str(folder)), num_ranks)
     found = {path.stem: Result(**torch.load(path)) for path in folder.glob("*.pt")}
     return {"one": train("one", 0, 1, num_layers), **found}
 

@@ -1,0 +1,76 @@
+"""Processes that begin with torch and the trainer loaded: forks of a server that imported them once.
+
+Imports are four of the five seconds that a tiny training takes. What a test is to hold of the start itself (imports, a
+stop during them, torchrun) needs a program of its own instead.
+"""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch.multiprocessing
+
+START = "forkserver"
+_CONTEXT = multiprocessing.get_context(START)
+_CONTEXT.set_forkserver_preload(
+    [
+        "torch._dynamo",
+        "torch.distributed.fsdp",
+        "matplotlib.backends.backend_agg",
+        "matplotlib.figure",
+        "pandas",  # pyarrow asks for it
+        "picochat_trainer.process",
+        "picochat_trainer.stages.base",
+        "picochat_trainer.stages.sft",
+    ]
+)
+
+
+class ForkedStage:
+    """`python -m picochat_trainer ARGUMENTS`, to be asked as `subprocess.Popen` is."""
+
+    def __init__(self, arguments: list[str], log: Path) -> None:
+        # A daemon: what a failed test leaves behind ends with pytest.
+        self._process = _CONTEXT.Process(target=_run_stage, args=(arguments, str(log)), daemon=True)
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        code = self._process.exitcode
+        if code is None:
+            raise subprocess.TimeoutExpired("a forked stage", timeout or 0)
+        return code
+
+    def send_signal(self, signum: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signum)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def run_ranks(work: Callable[..., None], arguments: tuple[Any, ...], num_ranks: int) -> None:
+    """Call `work(rank, *arguments)` in a process for each rank; raise if one of them fails."""
+    torch.multiprocessing.start_processes(work, arguments, nprocs=num_ranks, start_method=START)
+
+
+def _run_stage(arguments: list[str], log: str) -> None:
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
+    from picochat_trainer.process import main  # here: the test's own process does without it
+
+    sys.exit(main(arguments))
