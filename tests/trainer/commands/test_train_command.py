@@ -1,17 +1,21 @@
 """`picochat train base` and `picochat train sft` as a user calls them."""
 
 import json
+from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from pydoc_data.topics import topics
 
 import pytest
 from picochat_client.program import main
-from picochat_contract.configs import BaseConfig
+from picochat_contract.config_base import Config
+from picochat_contract.configs import BaseConfig, BaseSection, ModelConfig, Resources, SftConfig
 from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.exit_codes import ClientExit
 from picochat_contract.stages import StageName
 from picochat_trainer.commands import train
+from picochat_trainer.commands.train_options import NAMES
 from picochat_trainer.local_run import LocalRun, LocalStage
 from picochat_trainer.tokenizer.training import save_tokenizer, train_tokenizer
 from support.corpora import write_corpus
@@ -267,3 +271,23 @@ def test_a_missing_checkpoint_is_exit_1_with_its_code(
 ) -> None:
     assert train_sft(files) == ClientExit.RUN_FAILED
     assert "file_unreadable: no checkpoint at" in capsys.readouterr().err
+
+
+PLACES = {"tokenizer", "out_dir", "resume_from", "tensorboard_log_dir", "confirm_paid_launch"}
+
+
+@pytest.mark.parametrize(
+    ("command", "configs", "places"),
+    [
+        (train.base, (BaseSection, ModelConfig, Resources), {"corpus", "tokens", "corpus_manifest"}),
+        (train.sft, (SftConfig, Resources), {"input", "checkpoint"}),
+    ],
+)
+def test_no_option_is_left_behind_on_the_way_to_the_configs(
+    command: Callable[..., int], configs: tuple[type[Config], ...], places: set[str]
+) -> None:
+    """Each is a field by its own name or its other one, or it names a place or answers a question."""
+    fields = {field for config in configs for field in config.model_fields}
+    options = set(signature(command).parameters)
+    assert {NAMES.get(option, option) for option in options - places - PLACES} <= fields
+    assert places | PLACES <= options

@@ -6,28 +6,23 @@ from typing import Annotated, Any, Literal
 
 import typer
 from picochat_contract.batch_size import stage_config
-from picochat_contract.configs import BaseConfig, Device, Precision
+from picochat_contract.configs import BaseConfig
 from picochat_contract.exit_codes import ClientExit
 from picochat_contract.overrides import with_setting, with_value
 from picochat_contract.spec import parse_mapping
 
+from picochat_trainer.commands import train_options as o
 from picochat_trainer.commands.token_folder import tokens_for
 
 PRINT_EVERY = 10
 
 
 def lr_range(
-    tokenizer: Annotated[Path, typer.Option(help="tokenizer.json.")],
+    tokenizer: o.Tokenizer,
     out_dir: Annotated[Path, typer.Option(help="Where lr_range.json, .md and .png go.")],
-    corpus: Annotated[
-        Path | None, typer.Option(help="UTF-8 text, corpus_manifest.json, or the folder of a built corpus.")
-    ] = None,
-    tokens: Annotated[
-        Path | None, typer.Option(help="A token store to reuse; without it one is built in <out-dir>/tokens.")
-    ] = None,
-    corpus_manifest: Annotated[
-        Path | None, typer.Option(help="corpus_manifest.json: where documents begin and end.")
-    ] = None,
+    corpus: o.Corpus = None,
+    tokens: o.Tokens = None,
+    corpus_manifest: o.CorpusManifest = None,
     steps: Annotated[int, typer.Option(help="Steps, each with a higher rate.")] = 100,
     min_lr: Annotated[float, typer.Option(help="Rate of the first step.")] = 1e-6,
     max_lr: Annotated[float, typer.Option(help="Rate of the last step.")] = 1e-2,
@@ -36,7 +31,7 @@ def lr_range(
     ] = 4.0,
     smoothing_beta: Annotated[float, typer.Option(help="Decay per step of the smoothed loss.")] = 0.98,
     scale: Annotated[str, typer.Option(help="Preset whose base model and batch are used.")] = "custom",
-    context_size: Annotated[int | None, typer.Option(help="Context window, tokens.")] = None,
+    context_size: o.ContextSize = None,
     n_layer: Annotated[int | None, typer.Option()] = None,
     n_head: Annotated[int | None, typer.Option()] = None,
     n_kv_head: Annotated[int | None, typer.Option()] = None,
@@ -52,9 +47,9 @@ def lr_range(
     optimizer: Annotated[
         Literal["adamw", "muon"] | None, typer.Option(help="muon takes the matrices of the blocks.")
     ] = None,
-    precision: Annotated[Precision | None, typer.Option(help="auto, float32 or bf16.")] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
-    device: Annotated[Device, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: o.PrecisionOption = None,
+    seed: o.Seed = None,
+    device: o.DeviceOption = "auto",
     set: Annotated[
         list[str] | None, typer.Option(help="Any key of a spec, such as base.model.qk_norm=false.")
     ] = None,

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from picochat_contract import layout
 from picochat_contract.batch_size import stage_config
 from picochat_contract.config_base import Config
-from picochat_contract.configs import BaseSection, Resources, SftConfig
+from picochat_contract.configs import BaseSection, ModelConfig, Resources, SftConfig
 from picochat_contract.exit_codes import ClientExit
 from picochat_contract.spec import validated
 from picochat_contract.stages import StageName
@@ -18,29 +18,13 @@ from picochat_trainer.commands.display import exit_code, explain_failure, live_d
 from picochat_trainer.commands.dry_run import say
 from picochat_trainer.commands.lr_range import lr_range
 from picochat_trainer.commands.token_folder import manifest_of, tokens_for
-from picochat_trainer.commands.train_options import (
-    given,
-    moved_folders,
-    only,
-    optim_values,
-    resources_of,
-    take_up,
-)
+from picochat_trainer.commands.train_options import moved_folders, settings_of, take_up
 from picochat_trainer.local_run import LocalRun
 from picochat_trainer.machines import together
 from picochat_trainer.paid_launch import confirm_training, model_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.command("lr-range")(lr_range)
-
-_MODEL = (
-    "n_layer n_head n_kv_head n_embd mlp_hidden norm_type position_encoding activation logit_softcap dropout tie_embeddings "
-    "qk_norm parallel_residual scaled_residual_init"
-)
-_BASE = (
-    "split_mode dataset_mode canary_count optimizer loss_spike_rollback document_mask sample_prompt sample_tokens "
-    "global_batch_tokens"
-)
 
 
 @app.callback()
@@ -49,25 +33,20 @@ def train() -> None:
 
 
 @app.command()
+@o.with_loop_options
 def base(
     tokenizer: o.Tokenizer,
     out_dir: Annotated[Path, typer.Option(help="Where checkpoints and reports go.")],
-    corpus: Annotated[
-        Path | None, typer.Option(help="UTF-8 text, corpus_manifest.json, or the folder of a built corpus.")
-    ] = None,
-    tokens: Annotated[
-        Path | None, typer.Option(help="A token store to reuse; without it one is built in <out-dir>/tokens.")
-    ] = None,
-    corpus_manifest: Annotated[
-        Path | None, typer.Option(help="corpus_manifest.json: where documents begin and end.")
-    ] = None,
+    corpus: o.Corpus = None,
+    tokens: o.Tokens = None,
+    corpus_manifest: o.CorpusManifest = None,
     dataset_mode: Annotated[
         Literal["memory", "sharded", "packed"] | None, typer.Option(help="How the tokens are read.")
     ] = None,
     split_mode: Annotated[
         Literal["document", "window"] | None, typer.Option(help="How text is held out.")
     ] = None,
-    context_size: Annotated[int | None, typer.Option(help="Context window, tokens.")] = None,
+    context_size: o.ContextSize = None,
     n_layer: Annotated[int | None, typer.Option()] = None,
     n_head: Annotated[int | None, typer.Option()] = None,
     n_kv_head: Annotated[int | None, typer.Option()] = None,
@@ -95,63 +74,25 @@ def base(
         Literal["adamw", "muon"] | None,
         typer.Option(help="muon takes the matrices of the blocks, AdamW the rest."),
     ] = None,
-    attn_backend: o.AttnBackend = None,
     loss_spike_rollback: Annotated[
         bool | None, typer.Option(help="Go back to the last good weights where the loss jumps.")
     ] = None,
     document_mask: Annotated[
         bool | None, typer.Option(help="Attention does not look over the beginning of a document.")
     ] = None,
-    sample_prompt: Annotated[str | None, typer.Option()] = None,
-    sample_tokens: o.SampleTokens = None,
-    max_steps: o.MaxSteps = None,
-    max_minutes: o.MaxMinutes = None,
-    batch_size: o.BatchSize = None,
-    grad_accum_steps: o.GradAccumSteps = None,
     global_batch_tokens: o.GlobalBatchTokens = None,
-    learning_rate: o.LearningRate = None,
-    auto_lr_scaling: o.AutoLrScaling = None,
-    lr_warmup_steps: o.LrWarmupSteps = None,
-    lr_decay: o.LrDecayOption = None,
-    decay_fraction: o.DecayFraction = None,
-    min_lr_ratio: o.MinLrRatio = None,
-    weight_decay: o.WeightDecay = None,
-    grad_clip: o.GradClip = None,
-    ema_decay: o.EmaDecay = None,
-    val_fraction: o.ValFraction = None,
-    eval_every: o.EvalEvery = None,
-    checkpoint_every: o.CheckpointEvery = None,
-    keep_checkpoint_every: o.KeepCheckpointEvery = None,
-    log_every: o.LogEvery = None,
-    early_stop_patience: o.Patience = None,
-    early_stop_min_delta: o.MinDelta = None,
-    precision: o.PrecisionOption = None,
-    compile: o.Compile = None,
-    gradient_checkpointing: o.GradientCheckpointing = None,
-    loss_chunk_tokens: o.LossChunkTokens = None,
-    tensorboard_log_dir: o.TensorboardLogDir = None,
-    stop_after_steps: o.StopAfterSteps = None,
-    resume_from: o.ResumeFrom = None,
-    seed: o.Seed = None,
-    device: o.DeviceOption = "auto",
-    nproc_per_node: o.Nproc = 1,
-    nnodes: o.Nnodes = 1,
-    rdzv_endpoint: o.RdzvEndpoint = None,
-    distributed_strategy: o.Strategy = "ddp",
-    confirm_paid_launch: o.ConfirmPaidLaunch = False,
+    **loop: Any,
 ) -> int:
     """Pretrain a GPT from nothing on a text."""
-    options = dict(locals())
-    model = {"sequence_len": context_size, **only(options, _MODEL)}
-    values = {**optim_values(options), **only(options, _BASE)}
-    resources = resources_of(options)
-    section = validated(BaseSection, {"model": given(model), **given(values)})
+    options = {**locals(), **loop}
+    resources = validated(Resources, settings_of(Resources, options))
+    model = settings_of(ModelConfig, options)
+    section = validated(BaseSection, {"model": model, **settings_of(BaseSection, options)})
     config = stage_config(section, resources.num_ranks)
 
     def lead() -> int:
-        confirm_training(
-            config, config.model, tokenizer, resources, out_dir, confirmed=confirm_paid_launch, say=say
-        )
+        confirmed = loop["confirm_paid_launch"]
+        confirm_training(config, config.model, tokenizer, resources, out_dir, confirmed=confirmed, say=say)
         folder = tokens_for(
             tokens=tokens,
             corpus=corpus,
@@ -167,13 +108,14 @@ def base(
             **_tokenizer_paths(tokenizer),
             **moved_folders(layout.BASE_DIR, options),
         }
-        take_up(resume_from, out_dir)
+        take_up(loop["resume_from"], out_dir)
         return _train(StageName.BASE, config, out_dir, paths, resources)
 
     return together(out_dir, resources, lead, say)
 
 
 @app.command()
+@o.with_loop_options
 def sft(
     input: Annotated[Path, typer.Option(help="Chat JSONL.")],
     tokenizer: o.Tokenizer,
@@ -183,47 +125,12 @@ def sft(
         Literal["uniform", "category_sqrt", "category_balanced"] | None,
         typer.Option(help="How often each category is drawn."),
     ] = None,
-    attn_backend: o.AttnBackend = None,
-    sample_prompt: Annotated[str | None, typer.Option()] = None,
-    sample_tokens: o.SampleTokens = None,
-    max_steps: o.MaxSteps = None,
-    max_minutes: o.MaxMinutes = None,
-    batch_size: o.BatchSize = None,
-    grad_accum_steps: o.GradAccumSteps = None,
-    learning_rate: o.LearningRate = None,
-    auto_lr_scaling: o.AutoLrScaling = None,
-    lr_warmup_steps: o.LrWarmupSteps = None,
-    lr_decay: o.LrDecayOption = None,
-    decay_fraction: o.DecayFraction = None,
-    min_lr_ratio: o.MinLrRatio = None,
-    weight_decay: o.WeightDecay = None,
-    grad_clip: o.GradClip = None,
-    ema_decay: o.EmaDecay = None,
-    val_fraction: o.ValFraction = None,
-    eval_every: o.EvalEvery = None,
-    checkpoint_every: o.CheckpointEvery = None,
-    keep_checkpoint_every: o.KeepCheckpointEvery = None,
-    log_every: o.LogEvery = None,
-    early_stop_patience: o.Patience = None,
-    early_stop_min_delta: o.MinDelta = None,
-    precision: o.PrecisionOption = None,
-    compile: o.Compile = None,
-    gradient_checkpointing: o.GradientCheckpointing = None,
-    loss_chunk_tokens: o.LossChunkTokens = None,
-    tensorboard_log_dir: o.TensorboardLogDir = None,
-    stop_after_steps: o.StopAfterSteps = None,
-    resume_from: o.ResumeFrom = None,
-    seed: o.Seed = None,
-    device: o.DeviceOption = "auto",
-    nproc_per_node: o.Nproc = 1,
-    nnodes: o.Nnodes = 1,
-    rdzv_endpoint: o.RdzvEndpoint = None,
-    distributed_strategy: o.Strategy = "ddp",
-    confirm_paid_launch: o.ConfirmPaidLaunch = False,
+    **loop: Any,
 ) -> int:
     """Fine-tune a base checkpoint on chat rows."""
-    options = dict(locals())
-    values = {**optim_values(options), **only(options, "sampling sample_prompt sample_tokens")}
+    options = {**locals(), **loop}
+    config = validated(SftConfig, settings_of(SftConfig, options))
+    resources = validated(Resources, settings_of(Resources, options))
     paths = {
         layout.CHAT: input,
         layout.BASE_BEST: checkpoint,
@@ -231,12 +138,11 @@ def sft(
         **_tokenizer_paths(tokenizer),
         **moved_folders(layout.SFT_DIR, options),
     }
-    config, resources = validated(SftConfig, given(values)), resources_of(options)
 
     def lead() -> int:
-        model = model_of(checkpoint)
-        confirm_training(config, model, tokenizer, resources, out_dir, confirmed=confirm_paid_launch, say=say)
-        take_up(resume_from, out_dir)
+        model, confirmed = model_of(checkpoint), loop["confirm_paid_launch"]
+        confirm_training(config, model, tokenizer, resources, out_dir, confirmed=confirmed, say=say)
+        take_up(loop["resume_from"], out_dir)
         return _train(StageName.SFT, config, out_dir, paths, resources)
 
     return together(out_dir, resources, lead, say)

@@ -1,27 +1,37 @@
 """Options that `picochat train base` and `picochat train sft` share, and the config values that they give."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 from picochat_contract import layout
+from picochat_contract.config_base import Config
 from picochat_contract.configs import (
     AttentionBackend,
     Device,
     DistributedStrategy,
     LrDecay,
     Precision,
-    Resources,
 )
 from picochat_contract.errors import Code, ContractError
-from picochat_contract.spec import validated
 
 from picochat_trainer.atomic import new_folder
 
 # Options that base and SFT share. None leaves the default of the config.
 Tokenizer = Annotated[Path, typer.Option(help="tokenizer.json.")]
+Corpus = Annotated[
+    Path | None, typer.Option(help="UTF-8 text, corpus_manifest.json, or the folder of a built corpus.")
+]
+Tokens = Annotated[
+    Path | None, typer.Option(help="A token store to reuse; without it one is built in <out-dir>/tokens.")
+]
+CorpusManifest = Annotated[
+    Path | None, typer.Option(help="corpus_manifest.json: where documents begin and end.")
+]
+ContextSize = Annotated[int | None, typer.Option(help="Context window, tokens.")]
 MaxSteps = Annotated[int | None, typer.Option(help="Optimizer steps.")]
 MaxMinutes = Annotated[float | None, typer.Option(help="Stop after this many minutes of training.")]
 BatchSize = Annotated[int | None, typer.Option(help="Rows per process and forward pass.")]
@@ -82,6 +92,7 @@ ResumeFrom = Annotated[
     Path | None, typer.Option(help="Go on from this resume checkpoint, a folder; it is copied to --out-dir.")
 ]
 Seed = Annotated[int | None, typer.Option()]
+SamplePrompt = Annotated[str | None, typer.Option()]
 SampleTokens = Annotated[int | None, typer.Option(help="Length of the sample.")]
 DeviceOption = Annotated[Device, typer.Option(help="auto, cpu or cuda.")]
 Nproc = Annotated[int, typer.Option(help="torchrun processes on each machine, one per GPU.")]
@@ -98,44 +109,78 @@ ConfirmPaidLaunch = Annotated[
 ]
 
 
-_SHARED = (
-    "max_steps max_minutes grad_accum_steps learning_rate auto_lr_scaling lr_decay decay_fraction min_lr_ratio weight_decay "
-    "grad_clip ema_decay val_fraction eval_every checkpoint_every log_every early_stop_patience early_stop_min_delta precision "
-    "compile attn_backend gradient_checkpointing loss_chunk_tokens stop_after_steps seed"
-)
+NAMES: Final = {
+    "context_size": "sequence_len",
+    "batch_size": "device_batch_size",
+    "lr_warmup_steps": "warmup_steps",
+    "keep_checkpoint_every": "keep_every",
+}
+"""Options that a config calls something else."""
 _STATE = "training_state.json"
 
 
-def optim_values(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The shared options under the names of `OptimConfig`."""
-    return {
-        "device_batch_size": options["batch_size"],
-        "warmup_steps": options["lr_warmup_steps"],
-        "keep_every": options["keep_checkpoint_every"],
-        "tensorboard": True if options["tensorboard_log_dir"] else None,
-        **only(options, _SHARED),
-    }
+def loop_options(
+    *,
+    attn_backend: AttnBackend = None,
+    sample_prompt: SamplePrompt = None,
+    sample_tokens: SampleTokens = None,
+    max_steps: MaxSteps = None,
+    max_minutes: MaxMinutes = None,
+    batch_size: BatchSize = None,
+    grad_accum_steps: GradAccumSteps = None,
+    learning_rate: LearningRate = None,
+    auto_lr_scaling: AutoLrScaling = None,
+    lr_warmup_steps: LrWarmupSteps = None,
+    lr_decay: LrDecayOption = None,
+    decay_fraction: DecayFraction = None,
+    min_lr_ratio: MinLrRatio = None,
+    weight_decay: WeightDecay = None,
+    grad_clip: GradClip = None,
+    ema_decay: EmaDecay = None,
+    val_fraction: ValFraction = None,
+    eval_every: EvalEvery = None,
+    checkpoint_every: CheckpointEvery = None,
+    keep_checkpoint_every: KeepCheckpointEvery = None,
+    log_every: LogEvery = None,
+    early_stop_patience: Patience = None,
+    early_stop_min_delta: MinDelta = None,
+    precision: PrecisionOption = None,
+    compile: Compile = None,
+    gradient_checkpointing: GradientCheckpointing = None,
+    loss_chunk_tokens: LossChunkTokens = None,
+    tensorboard_log_dir: TensorboardLogDir = None,
+    stop_after_steps: StopAfterSteps = None,
+    resume_from: ResumeFrom = None,
+    seed: Seed = None,
+    device: DeviceOption = "auto",
+    nproc_per_node: Nproc = 1,
+    nnodes: Nnodes = 1,
+    rdzv_endpoint: RdzvEndpoint = None,
+    distributed_strategy: Strategy = "ddp",
+    confirm_paid_launch: ConfirmPaidLaunch = False,
+) -> None:
+    """Says what base and SFT share, for `with_loop_options`; it is never called."""
 
 
-def resources_of(options: Mapping[str, Any]) -> Resources:
-    """Raise SpecError where several machines have no place to meet."""
-    names = "device nproc_per_node nnodes rdzv_endpoint distributed_strategy"
-    return validated(Resources, only(options, names))
+def with_loop_options(command: Callable[..., int]) -> Callable[..., int]:
+    """`command` with `loop_options` after its own options; it takes them by name, as `**loop`."""
+    own, shared = (signature(function).parameters.values() for function in (command, loop_options))
+    named = [parameter for parameter in own if parameter.kind is not Parameter.VAR_KEYWORD]
+    command.__signature__ = Signature([*named, *shared])  # type: ignore[attr-defined]  # where Typer looks
+    return command
+
+
+def settings_of(config: type[Config], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that the user gave and `config` has, under its names."""
+    settings = {NAMES.get(name, name): value for name, value in options.items() if value is not None}
+    settings["tensorboard"] = options["tensorboard_log_dir"] is not None
+    return {name: value for name, value in settings.items() if name in config.model_fields}
 
 
 def moved_folders(stage_dir: str, options: Mapping[str, Any]) -> dict[str, Path]:
     """Places of run-folder names that the options put elsewhere."""
     folder = options["tensorboard_log_dir"]
     return {f"{stage_dir}/{layout.TENSORBOARD}": folder} if folder else {}
-
-
-def only(options: Mapping[str, Any], names: str) -> dict[str, Any]:
-    return {name: options[name] for name in names.split()}
-
-
-def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the options that the user left out."""
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def take_up(resume_from: Path | None, stage_dir: Path, param: str = "resume_from") -> None:
