@@ -5,29 +5,37 @@ Rank 0 writes what each way of training gave to OUT as JSON.
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
 from picochat_contract.configs import DistributedStrategy, ModelConfig
 from picochat_trainer.model import GPT
-from picochat_trainer.training import distributed
+from picochat_trainer.training import distributed, first_weights
+from picochat_trainer.training.checkpoint import Metadata, Weights, open_checkpoint, save_weights
 from picochat_trainer.training.compiled import LossModule, compile_pieces, eager
+from picochat_trainer.training.first_weights import WeightSource, build_model, drawn, saved
 from picochat_trainer.training.hardware import autocast
+from picochat_trainer.training.tensor_files import size_of
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+
+from support.allocations import Allocations
 
 VOCAB = 61
 ROWS = 8  # of a step, over all ranks and micro-batches
 ACCUM = 2
 STEPS = 5
+SEED = 5
 LIMIT = 0.5  # of the gradient norm: below what the first steps have
 CONFIG = ModelConfig(n_layer=2, n_head=2, n_embd=32, sequence_len=16)
+DEEP = CONFIG.model_copy(update={"n_layer": 6})  # the whole is far more than half of it and a parameter
 
 
-def model_of(seed: int = 5, **changes: Any) -> GPT:
+def model_of(seed: int = SEED, **changes: Any) -> GPT:
     model = GPT(CONFIG.model_copy(update=changes), VOCAB)
     model.init_weights(seed)
     return model
@@ -49,9 +57,11 @@ def steps(
     """Losses, gradient norms, validation losses and final weights; None is one process with all rows."""
     world = 1 if strategy is None else dist.get_world_size()
     rank = 0 if strategy is None else dist.get_rank()
-    model = model_of(**changes)
-    if strategy is not None:
-        distributed.shard(model, "cpu", strategy, dtype=dtype)
+    if strategy is None:
+        model = model_of(**changes)
+    else:
+        shape = CONFIG.model_copy(update=changes)
+        model = build_model(shape, VOCAB, drawn(SEED), device="cpu", strategy=strategy, dtype=dtype)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
     model.gradient_checkpointing = checkpointing
     model.loss_chunk_tokens = chunk
@@ -85,6 +95,75 @@ def steps(
     return found
 
 
+def beginning(strategy: DistributedStrategy, source: WeightSource) -> dict[str, Any]:
+    """What this rank holds while a model begins and is exported, bytes, and what the model is then."""
+    with Allocations() as building:
+        model = build_model(DEEP, VOCAB, source, device="cpu", strategy=strategy)
+    with Allocations() as exporting:
+        exported = distributed.full_tensors(model)
+    expected = GPT(DEEP, VOCAB)
+    expected.init_weights(SEED)
+    wholes = {n: t.full_tensor() if isinstance(t, DTensor) else t for n, t in model.state_dict().items()}
+    wholes |= dict(model.named_buffers())
+    return {
+        "is_equal": all(
+            torch.equal(wholes[n], t)
+            for n, t in {**expected.state_dict(), **dict(expected.named_buffers())}.items()
+        ),
+        "num_exported": sum(t.numel() for t in exported.values()),
+        "built": building.most,
+        "export": exporting.most,
+        "own": size_of(
+            {n: t.to_local() if isinstance(t, DTensor) else t for n, t in model.state_dict().items()}
+        ),
+    }
+
+
+def only_on_main(source: WeightSource) -> WeightSource:
+    """`source`, which no other rank may ask."""
+
+    def ask(model: GPT) -> Iterator[Tensor]:
+        assert dist.get_rank() == 0
+        return source(model)
+
+    return ask
+
+
+def built_whole() -> int:
+    """Bytes that a rank holds which fills the model before it shares it out."""
+    with Allocations() as seen:
+        model = GPT(DEEP, VOCAB)
+        model.init_weights(SEED)
+        distributed.shard(model, "cpu", "fsdp")
+    return seen.most
+
+
+def badly_sent(tensor: Tensor, src: int) -> None:
+    """In place of a broadcast: leaves each rank another value."""
+    tensor.normal_(generator=torch.Generator().manual_seed(dist.get_rank()))
+
+
+def beginnings(folder: Path) -> dict[str, Any]:
+    """Of each rank, for models that are drawn and that are read."""
+    if dist.get_rank() == 0:
+        expected = model_of(n_layer=DEEP.n_layer)
+        weights = Weights(config=DEEP, vocab_size=VOCAB, tensors=expected.state_dict())
+        save_weights(folder / "saved", weights, Metadata(kind="last", step=0))
+    dist.barrier()
+    source = saved(open_checkpoint(folder / "saved"))
+    own = {
+        "drawn": beginning("fsdp", only_on_main(drawn(SEED))),
+        "read": beginning("fsdp", only_on_main(source)),
+        "ddp": beginning("ddp", only_on_main(drawn(SEED))),
+        "whole first": built_whole(),
+    }
+    ranks: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(ranks, own)
+    with mock.patch.object(first_weights.dist, "broadcast", badly_sent):
+        unequal = raised(lambda: build_model(CONFIG, VOCAB, drawn(SEED), device="cpu", strategy="fsdp"))
+    return {"ranks": ranks, "badly_sent": unequal}
+
+
 def raised(function: Callable[[], object]) -> str:
     try:
         function()
@@ -95,7 +174,7 @@ def raised(function: Callable[[], object]) -> str:
 
 def main() -> None:
     out = Path(sys.argv[1])
-    compiled = "--compiled" in sys.argv
+    is_compiled = "--compiled" in sys.argv
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     found: dict[str, Any] = {"one": steps(None), "ddp": steps("ddp"), "fsdp": steps("fsdp")}
@@ -104,8 +183,9 @@ def main() -> None:
     }
     found["untied"] = [steps(strategy, tie_embeddings=False) for strategy in (None, "fsdp")]
     found["bf16"] = [steps(strategy, dtype=torch.bfloat16) for strategy in ("ddp", "fsdp")]
-    if compiled:
+    if is_compiled:
         found["compiled"] = steps("fsdp", compiled=True)
+    found["beginnings"] = beginnings(out.parent)
     odd = model_of(seed=5 + dist.get_rank())
     found["unequal"] = raised(lambda: distributed.refuse_unequal_weights(odd))
     distributed.wrap(LossModule(odd), "cpu", "ddp")

@@ -18,8 +18,10 @@ from picochat_contract.errors import ContractError
 from picochat_contract.exit_codes import StageExit
 from picochat_trainer.training import resume_writer
 from picochat_trainer.training.checkpoint import LossPoint, load_resume, load_weights, open_checkpoint
-from picochat_trainer.training.sharded import split_parts
+from picochat_trainer.training.sharded import placement_of, split_parts
+from picochat_trainer.training.tensor_files import size_of
 from safetensors import safe_open
+from support.allocations import Allocations
 from support.checkpoints import BEST, RESUME, Small, small, state
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
@@ -43,6 +45,10 @@ class Found:
     empty_parts: int = 0
     snapshot_rows: int = 0
     logs: list[str] = field(default_factory=list)
+    read: dict[str, int] = field(default_factory=dict)
+    """Bytes held at a time, beside its own parts, while a resume checkpoint was read, by from what."""
+    whole: dict[str, int] = field(default_factory=dict)
+    """Bytes of the parts of the other rank in it."""
     most_whole: int = 0
     """Tensors that were whole on this rank at a time while the best weights were saved."""
 
@@ -134,6 +140,14 @@ def on_rank(folder: Path, rank: int, num_ranks: int) -> Found:
 
     # Whole, by one process, to sharded.
     taken = make("one")
+    for run in ("one", "two"):
+        with Allocations() as reading:
+            point = load_resume(folder / run / RESUME, placement_of(taken.model))
+        assert point is not None
+        read = {**point.weights.tensors, **{f"state {name}": t for name, t in point.tensors.items()}}
+        own = size_of({name: t.to_local() if isinstance(t, DTensor) else t for name, t in read.items()})
+        found.read[run] = reading.most - own
+        found.whole[run] = size_of(read) - own
     taken_up = taken.checkpointer.restore()
     assert taken_up is not None
     found.steps["one"] = taken_up[0].step
@@ -240,6 +254,15 @@ def test_the_best_weights_of_ranks_are_one_file_of_whole_tensors(ranks: list[Fou
 def test_a_rank_that_writes_no_weights_holds_no_more_than_two_whole_tensors(ranks: list[Found]) -> None:
     """The one that it gets and the one before it."""
     assert 1 <= ranks[1].most_whole <= 2
+
+
+@pytest.mark.parametrize("run", ["one", "two"])
+def test_a_rank_that_resumes_holds_no_more_than_its_parts_and_two_parameters(
+    ranks: list[Found], one: Small, run: str
+) -> None:
+    largest = max(parameter.nbytes for parameter in one.model.parameters())
+    for found in ranks:
+        assert found.read[run] <= 2 * largest < found.whole[run] / 2
 
 
 def test_where_one_rank_cannot_write_all_learn_it(ranks: list[Found], folder: Path) -> None:

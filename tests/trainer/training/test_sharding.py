@@ -12,8 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from picochat_contract.errors import Code, ContractError
+from picochat_trainer.model import GPT
 from picochat_trainer.training import distributed
-from support.rank_steps import LIMIT, ROWS, STEPS, batch, model_of
+from picochat_trainer.training.checkpoint import Metadata, Weights, open_checkpoint, save_weights
+from picochat_trainer.training.first_weights import build_model, drawn, saved
+from support.rank_steps import CONFIG, DEEP, LIMIT, ROWS, SEED, STEPS, VOCAB, batch, model_of
 
 TESTS = Path(__file__).parents[2]
 TOLERANCE = 1e-5  # nats
@@ -84,6 +88,48 @@ def test_weights_that_differ_are_named_and_ddp_evens_them_out(found: dict[str, A
 
 def test_any_rank_tells_all_ranks(found: dict[str, Any]) -> None:
     assert found["any"] == [True, False]
+
+
+@pytest.mark.parametrize("way", ["drawn", "read", "ddp"])
+def test_all_ranks_begin_with_the_bits_of_one_process(found: dict[str, Any], way: str) -> None:
+    ranks = found["beginnings"]["ranks"]
+    assert [rank[way]["is_equal"] for rank in ranks] == [True, True]
+    assert [rank[way]["num_exported"] for rank in ranks] == [deep_model().num_parameters(), 0]
+
+
+@pytest.mark.parametrize("way", ["drawn", "read"])
+def test_no_rank_of_fsdp_holds_more_than_its_part_and_a_parameter(found: dict[str, Any], way: str) -> None:
+    model = deep_model()
+    sizes = [parameter.nbytes for parameter in model.parameters()]
+    for rank in found["beginnings"]["ranks"]:
+        own = rank[way]["own"]
+        # A parameter on its way, this rank's part of it, and perhaps what safetensors keeps of it.
+        assert own <= rank[way]["built"] <= own + 3 * max(sizes)
+        assert rank["whole first"] >= sum(sizes) > own + 6 * max(sizes)  # which would be noticed
+    other = found["beginnings"]["ranks"][1]
+    assert other[way]["export"] <= other[way]["own"] + 4 * max(sizes)  # gathering takes room for a few
+
+
+def test_weights_that_came_out_unequal_end_the_start(found: dict[str, Any]) -> None:
+    message = "the weights of rank 1 differ from those of rank 0 at model.embed_tokens.weight"
+    assert message in found["beginnings"]["badly_sent"]
+
+
+def test_one_process_begins_with_the_weights_that_were_saved(tmp_path: Path) -> None:
+    made = build_model(DEEP, VOCAB, drawn(SEED), device="cpu")
+    weights = Weights(config=DEEP, vocab_size=VOCAB, tensors=made.state_dict())
+    save_weights(tmp_path / "saved", weights, Metadata(kind="last", step=0))
+    opened = open_checkpoint(tmp_path / "saved")
+    again = build_model(DEEP, VOCAB, saved(opened), device="cpu")
+    for one, other in zip(made.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(ContractError, match=r"they differ in model\.layers\.2\.\S+") as caught:
+        build_model(CONFIG, VOCAB, saved(opened), device="cpu")
+    assert caught.value.code is Code.CHECKPOINT_CORRUPT
+
+
+def deep_model() -> GPT:
+    return model_of(n_layer=DEEP.n_layer)
 
 
 @pytest.mark.slow

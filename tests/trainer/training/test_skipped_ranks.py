@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from picochat_contract.manifest import StageJob
 from picochat_trainer.context import StageContext
+from picochat_trainer.training import distributed
 from picochat_trainer.training.loop import Trainer
 from picochat_trainer.training.prefetch import DeviceStep
 from picochat_trainer.training.reader import Batching, WindowReader
@@ -41,9 +42,9 @@ def work(rank: int, folder: str, strategy: str) -> None:
     batching = Batching(
         sequence_len=T, device_batch_size=2, grad_accum_steps=2, rank=rank, world_size=2, seed=1
     )
-    training = tiny_training(
-        tiny_model(), optimizer="muon", ema_decay=0.9, grad_accum_steps=2, max_steps=STEPS
-    )
+    model = tiny_model()
+    distributed.shard(model, "cpu", context.strategy)
+    training = tiny_training(model, optimizer="muon", ema_decay=0.9, grad_accum_steps=2, max_steps=STEPS)
     training = dataclasses.replace(training, batches=WindowReader(ArrayTokens(TOKENS), batching))
     trainer = Trainer(context, training)
     before: list[Tensor] = []

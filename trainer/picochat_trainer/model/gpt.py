@@ -8,7 +8,7 @@ B rows, T tokens, N = B*T, D model dim, H query heads, K key/value heads, h head
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
@@ -197,7 +197,7 @@ def _checkpoint_contexts(
 
 
 class GPT(nn.Module):
-    """Weights are not meaningful before `init_weights` or `load_state_dict`.
+    """Weights are not meaningful before `init_weights` or `load_state_dict`; training takes `first_weights.build_model`.
 
     Training sets how it computes by four attributes, which are no part of the model: none changes what it learns but
     `document_token`, which ends attention at the beginnings of documents.
@@ -262,17 +262,24 @@ class GPT(nn.Module):
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
         """Fill all weights from `seed` alone: the same on every device, whatever was drawn before."""
+        for parameter, value in zip(self.parameters(), self.initial_weights(seed), strict=True):
+            parameter.copy_(value)
+
+    def initial_weights(self, seed: int) -> Iterator[Tensor]:
+        """The weights for `seed` in the order of the parameters, whole and on the CPU; each is drawn when it is asked for.
+
+        Only names and shapes of the parameters are looked at, so that they may be on no device yet, or in shards.
+        """
         generator = torch.Generator("cpu").manual_seed(seed)
         residual_std = INIT_STD
         if self.config.scaled_residual_init:  # GPT-2: the sum of 2 n_layer branches keeps its size
             residual_std /= math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
-            if parameter.ndim == 1:
-                parameter.fill_(1.0)
-                continue
             std = residual_std if name.endswith(_RESIDUAL) else INIT_STD
-            draw = torch.normal(0.0, std, parameter.shape, generator=generator, device="cpu")
-            parameter.copy_(draw)
+            if parameter.ndim == 1:
+                yield torch.ones(parameter.shape, device="cpu")
+            else:
+                yield torch.normal(0.0, std, parameter.shape, generator=generator, device="cpu")
 
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())

@@ -46,7 +46,8 @@ from picochat_trainer.training.diagnosis import (
     with_error,
 )
 from picochat_trainer.training.fingerprint import training_fingerprint
-from picochat_trainer.training.hardware import describe
+from picochat_trainer.training.first_weights import build_model, drawn
+from picochat_trainer.training.hardware import autocast_dtype, describe
 from picochat_trainer.training.loop import Outcome, train
 from picochat_trainer.training.pretraining_data import PretrainingData, read_pretraining_data, split_for
 from picochat_trainer.training.resume import Training
@@ -62,9 +63,14 @@ SAMPLE_TOP_K = 50
 def run(context: StageContext, config: BaseConfig) -> dict[str, float]:
     tokenizer = Tokenizer.load(context.path(layout.TOKENIZER))
     data, plan = context.main_first(lambda: _read_data(context, config, tokenizer))
-    model = GPT(config.model, tokenizer.vocab_size)
-    model.init_weights(config.seed)
-    model.to(context.device)
+    model = build_model(
+        config.model,
+        tokenizer.vocab_size,
+        drawn(config.seed),
+        device=context.device,
+        strategy=context.strategy,
+        dtype=autocast_dtype(config.precision, context.device),
+    )
     if config.document_mask:
         model.document_token = tokenizer.bos_id
     step_tokens = rows_per_step(config, context.world_size) * config.model.sequence_len

@@ -22,7 +22,13 @@ from picochat_trainer.tokenizer import Tokenizer
 from picochat_trainer.training import distributed
 from picochat_trainer.training.chat import ChatSplit, Example, families, prepare_chat
 from picochat_trainer.training.chat_reader import ChatReader, ChatValidator
-from picochat_trainer.training.checkpoint import LossPoint, load_weights, open_checkpoint
+from picochat_trainer.training.checkpoint import (
+    LossPoint,
+    Opened,
+    load_weights,
+    open_checkpoint,
+    shape_of,
+)
 from picochat_trainer.training.curves import write_curves
 from picochat_trainer.training.diagnosis import (
     curve_lines,
@@ -33,7 +39,8 @@ from picochat_trainer.training.diagnosis import (
     with_error,
 )
 from picochat_trainer.training.fingerprint import training_fingerprint
-from picochat_trainer.training.hardware import describe
+from picochat_trainer.training.first_weights import build_model, saved
+from picochat_trainer.training.hardware import autocast_dtype, describe
 from picochat_trainer.training.loop import Outcome, train
 from picochat_trainer.training.resume import Training
 from picochat_trainer.tuning.rows import read_chat
@@ -43,15 +50,24 @@ RESUME = f"{layout.SFT_DIR}/{layout.RESUME_CHECKPOINT}"
 
 def run(context: StageContext, config: SftConfig) -> dict[str, float]:
     tokenizer = Tokenizer.load(context.path(layout.TOKENIZER))
-    model, base_sha256 = _load_base(context, tokenizer)
-    sequence_len = model.config.sequence_len
-    split = context.main_first(lambda: _read_chat(context, config, tokenizer, sequence_len))
+    base, split = context.main_first(lambda: _read_inputs(context, config, tokenizer))
+    model_config, vocab_size = shape_of(base)
+    sequence_len = model_config.sequence_len
+    base_sha256 = base.metadata.files[layout.WEIGHTS]
     if split.skipped_long:
         lines = ", ".join(map(str, split.skipped_long[:10]))
         message = (
             f"{len(split.skipped_long)} rows do not fit {sequence_len} tokens and are left out: lines {lines}"
         )
         context.events.log("warning", message)
+    model = build_model(
+        model_config,
+        vocab_size,
+        saved(base),
+        device=context.device,
+        strategy=context.strategy,
+        dtype=autocast_dtype(config.precision, context.device),
+    )
     outcome = train(
         context,
         Training(
@@ -75,24 +91,11 @@ def run(context: StageContext, config: SftConfig) -> dict[str, float]:
     return _report(context, config, tokenizer, split, outcome, base_sha256) if context.is_main else {}
 
 
-def _read_chat(
-    context: StageContext, config: SftConfig, tokenizer: Tokenizer, sequence_len: int
-) -> ChatSplit:
-    return prepare_chat(
-        read_chat(context.path(layout.CHAT)),
-        tokenizer,
-        sequence_len=sequence_len,
-        val_fraction=config.val_fraction,
-        seed=config.seed,
-        train_on=config.train_on,
-    )
-
-
-def _load_base(context: StageContext, tokenizer: Tokenizer) -> tuple[GPT, str]:
-    """The base model and the sha256 of the weights that were read: they may be those of `.previous`."""
+def _read_inputs(context: StageContext, config: SftConfig, tokenizer: Tokenizer) -> tuple[Opened, ChatSplit]:
+    """The base checkpoint, which may be that of `.previous`, and the chat rows that fit its context."""
     directory = context.path(layout.BASE_BEST)
     opened = open_checkpoint(directory)
-    model_config, vocab_size, tensors = load_weights(opened.directory)
+    model_config, vocab_size = shape_of(opened)
     if vocab_size != tokenizer.vocab_size:
         raise ContractError(
             Code.INVALID_SHAPE,
@@ -100,9 +103,15 @@ def _load_base(context: StageContext, tokenizer: Tokenizer) -> tuple[GPT, str]:
             "give the tokenizer that the base was trained with",
             param="tokenizer",
         )
-    model = GPT(model_config, vocab_size)
-    model.load_state_dict(tensors)
-    return model.to(context.device), opened.metadata.files[layout.WEIGHTS]
+    split = prepare_chat(
+        read_chat(context.path(layout.CHAT)),
+        tokenizer,
+        sequence_len=model_config.sequence_len,
+        val_fraction=config.val_fraction,
+        seed=config.seed,
+        train_on=config.train_on,
+    )
+    return opened, split
 
 
 def _reader(

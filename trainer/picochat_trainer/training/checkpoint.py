@@ -153,6 +153,13 @@ def load_weights(directory: Path) -> tuple[ModelConfig, int, dict[str, Tensor]]:
     return weights.config, weights.vocab_size, weights.tensors
 
 
+def shape_of(opened: Opened) -> tuple[ModelConfig, int]:
+    """The config of the model and its vocab_size."""
+    raw = json.loads((opened.directory / CONFIG).read_text(encoding="utf-8"))
+    vocab_size = int(raw.pop("vocab_size"))
+    return validated(ModelConfig, raw), vocab_size
+
+
 def open_checkpoint(directory: Path, ranks: Exchange = ALONE) -> Opened:
     """Check all digests; raise `file_unreadable` where there is nothing, `checkpoint_corrupt` where all is bad.
 
@@ -338,9 +345,8 @@ def _read(opened: Opened, placement: Placement) -> tuple[Weights, dict[str, Tens
         state |= read_shards(folder / SHARDS, placement)
         names = [name for name in state if name.startswith(SHARDED_WEIGHTS)]
         tensors = {name.removeprefix(SHARDED_WEIGHTS): state.pop(name) for name in names}
-    raw = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    vocab_size = int(raw.pop("vocab_size"))
-    return Weights(config=validated(ModelConfig, raw), vocab_size=vocab_size, tensors=tensors), state
+    config, vocab_size = shape_of(opened)
+    return Weights(config=config, vocab_size=vocab_size, tensors=tensors), state
 
 
 def _fallback_message(directory: Path, used: Path, problems: list[str]) -> str | None:

@@ -10,7 +10,7 @@ validators call go through it by themselves, and all ranks must call them equall
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -59,14 +59,12 @@ def shard(
 ) -> None:
     """Share the parameters of `model` out over the ranks, in place, before the optimizer is made; nothing for ddp.
 
-    Shards are float32 and gradients are summed in float32. With a `dtype` the weights of the blocks are gathered in it,
-    which halves what is sent; autocast would cast them to it anyway (of a norm's weight it would not).
+    Each rank keeps its part of what it has; the model may be on the meta device. Shards are float32 and gradients are
+    summed in float32. With a `dtype` the weights of the blocks are gathered in it, which halves what is sent; autocast
+    would cast them to it anyway (of a norm's weight it would not).
     """
     if strategy != "fsdp" or not dist.is_initialized():
         return
-    for tensor in model.state_dict().values():
-        dist.broadcast(tensor, 0)
-    refuse_unequal_weights(model)
     mesh = init_device_mesh(torch.device(device).type, (dist.get_world_size(),))
     policy = MixedPrecisionPolicy(
         param_dtype=dtype,
@@ -81,6 +79,19 @@ def shard(
     object.__setattr__(model, _ROOT, root)
     for name in _THROUGH_ROOT:
         setattr(model, name, partial(root.run, getattr(model, name)))
+
+
+@torch.no_grad()
+def materialize(model: GPT, device: str) -> None:
+    """Give the parameters of a model on the meta device memory on `device`, shards where it is sharded, without values.
+
+    Buffers have values from the beginning and keep them.
+    """
+    buffers = dict(model.named_buffers())
+    outermost: nn.Module = getattr(model, _ROOT, model)  # which must hear of parameters that change places
+    outermost.to_empty(device=device)
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
 
 
 class Root(nn.Module):
@@ -196,26 +207,34 @@ def clip(model: nn.Module, limit: float) -> Tensor:
 
 
 def full_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The whole weights on the CPU of the main rank, {} on the others; all ranks call this."""
+    """Copies of the whole weights on the CPU of the main rank, {} on the others; all ranks call this.
+
+    Beside them a rank holds one tensor at a time whole, and what gathering it takes.
+    """
     is_main = not dist.is_initialized() or dist.get_rank() == 0
     found: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         if is_main:
-            found[name] = whole.detach().cpu()
+            found[name] = whole.detach().to("cpu", copy=True)
+        del whole  # before the next one is gathered
     return found
 
 
 def refuse_unequal_weights(model: nn.Module) -> None:
-    """Raise RuntimeError, naming tensor and rank, unless all ranks have the same weights."""
+    """Raise RuntimeError, naming tensor and rank, unless all ranks have the same whole weights."""
+    refuse_unequal({name: torch.hash_tensor(tensor) for name, tensor in model.state_dict().items()})
+
+
+def refuse_unequal(digests: Mapping[str, Tensor]) -> None:
+    """Raise RuntimeError, naming tensor and rank, unless all ranks have the same digests, each of `torch.hash_tensor`."""
     if not dist.is_initialized():
         return
-    tensors = model.state_dict()
-    digests = torch.stack([torch.hash_tensor(tensor) for tensor in tensors.values()]).view(torch.int64).cpu()
-    ranks = [torch.empty_like(digests) for _ in range(dist.get_world_size())]
-    dist.all_gather(ranks, digests)
+    own = torch.stack(list(digests.values())).view(torch.int64).cpu()
+    ranks = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(ranks, own)
     for rank, found in enumerate(ranks):
-        for name, is_equal in zip(tensors, (found == ranks[0]).tolist(), strict=True):
+        for name, is_equal in zip(digests, (found == ranks[0]).tolist(), strict=True):
             if not is_equal:
                 raise RuntimeError(
                     f"the weights of rank {rank} differ from those of rank 0 at {name} after they were sent to all; "

@@ -73,7 +73,6 @@ class Trainer:
         self.model.loss_chunk_tokens = self.config.loss_chunk_tokens
         with autocast(context.device, self.dtype):
             choose_backend(self.model, self.config.attn_backend, context.device)
-        distributed.shard(self.model, context.device, context.strategy, dtype=self.dtype)
         self.meter = Meter(self.model, context.device, self.dtype, context.world_size)
         self.optimizer = make_optimizer(self.model, self.config, num_ranks=context.world_size)
         self.ema = Ema(self.model, self.config.ema_decay) if self.config.ema_decay else None
@@ -294,7 +293,7 @@ class Trainer:
 
     def _last_weights(self) -> dict[str, Tensor]:
         with self._mean_weights():
-            return {name: value.clone() for name, value in distributed.full_tensors(self.model).items()}
+            return distributed.full_tensors(self.model)
 
     # -- checkpoints
 

@@ -43,6 +43,7 @@ class Training:
     """What the loop is given."""
 
     model: GPT
+    """On the device, sharded where the strategy says so: what `first_weights.build_model` gives."""
     batches: BatchSource
     validator: Validator
     config: OptimConfig
