@@ -6,6 +6,8 @@ Rank 0 writes what each way of training gave to OUT as JSON.
 import json
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,14 +15,17 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 from picochat_contract.configs import DistributedStrategy, ModelConfig
+from picochat_contract.manifest import StageJob
+from picochat_trainer.context import StageContext
 from picochat_trainer.model import GPT
-from picochat_trainer.training import distributed, first_weights
+from picochat_trainer.training import compiled, distributed, first_weights
 from picochat_trainer.training.checkpoint import Metadata, Weights, open_checkpoint, save_weights
 from picochat_trainer.training.compiled import LossModule, compile_pieces, eager
 from picochat_trainer.training.first_weights import WeightSource, build_model, drawn, saved
 from picochat_trainer.training.hardware import autocast
 from picochat_trainer.training.tensor_files import size_of
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from torch.distributed.tensor import DTensor
 
 from support.allocations import Allocations
@@ -164,6 +169,36 @@ def beginnings(folder: Path) -> dict[str, Any]:
     return {"ranks": ranks, "badly_sent": unequal}
 
 
+def compiling(folder: Path, *, broken_rank: int | None = None) -> dict[str, Any]:
+    """Whether a sharded model is compiled, and its first loss and gradient norm then. The back end generates no code."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    model = build_model(CONFIG, VOCAB, drawn(SEED), device="cpu", strategy="fsdp").train()
+    job = StageJob.model_validate({"stage": "base", "config": {}})
+    context = StageContext(folder / f"compiling-{broken_rank}", job, rank=rank, world_size=world)
+    quick = partial(torch.compile, dynamic=False, backend="aot_eager")
+    compiler = no_compiler if rank == broken_rank else lambda function, **options: quick(function)
+    with mock.patch.object(torch, "compile", compiler):
+        is_compiled = compiled.compile_loss(model, [(ROWS // world, 16)], context, None)
+    tokens = batch(0).view(world, ROWS // world, 17)[rank]
+    loss = distributed.wrap(LossModule(model), "cpu", "fsdp")(tokens[:, :-1], tokens[:, 1:])
+    loss.backward()
+    return {
+        "compiled": distributed.sum_over_ranks([is_compiled])[0],
+        "loss": distributed.sum_over_ranks([loss.item() / world])[0],
+        "norm": float(distributed.clip(model, 0.0)),
+        "num_graphs": counters["stats"]["unique_graphs"],
+    }
+
+
+def no_compiler(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """In place of torch.compile: as there, what is wrong comes out when the function is called."""
+
+    def fail(*args: Any) -> Any:
+        raise RuntimeError("no compiler here")
+
+    return fail
+
+
 def raised(function: Callable[[], object]) -> str:
     try:
         function()
@@ -176,7 +211,7 @@ def main() -> None:
     out = Path(sys.argv[1])
     is_compiled = "--compiled" in sys.argv
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo", timeout=timedelta(seconds=100))
     found: dict[str, Any] = {"one": steps(None), "ddp": steps("ddp"), "fsdp": steps("fsdp")}
     found["checkpointed"] = {
         strategy: steps(strategy, checkpointing=True, chunk=13) for strategy in ("ddp", "fsdp")
@@ -186,6 +221,7 @@ def main() -> None:
     if is_compiled:
         found["compiled"] = steps("fsdp", compiled=True)
     found["beginnings"] = beginnings(out.parent)
+    found["compiling"] = [compiling(out.parent, broken_rank=broken) for broken in (None, 1, 0)]
     odd = model_of(seed=5 + dist.get_rank())
     found["unequal"] = raised(lambda: distributed.refuse_unequal_weights(odd))
     distributed.wrap(LossModule(odd), "cpu", "ddp")

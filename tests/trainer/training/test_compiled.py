@@ -4,18 +4,23 @@ The compiler's back end here is `aot_eager`: everything but the generation of co
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 from picochat_contract.configs import ModelConfig
+from picochat_trainer.context import StageContext
 from picochat_trainer.model import GPT
 from picochat_trainer.model.gpt import block_body
 from picochat_trainer.model.kernels import FLEX
-from picochat_trainer.training import distributed
-from picochat_trainer.training.compiled import compile_pieces, eager, forget_compiled
+from picochat_trainer.training import compiled, distributed
+from picochat_trainer.training.compiled import compile_loss, compile_pieces, eager, forget_compiled
+from picochat_trainer.training.hardware import autocast
+from support.trainings import base_context
 from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.distributed.tensor import DTensor
@@ -41,6 +46,22 @@ def single_rank() -> Iterator[None]:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield
     dist.destroy_process_group()
+
+
+TryOut = Callable[..., None]
+
+
+@pytest.fixture
+def try_out(monkeypatch: pytest.MonkeyPatch) -> TryOut:
+    """Compile a model as training does, and see that this is when all graphs are made."""
+    monkeypatch.setattr(compiled, "compile_pieces", partial(compile_pieces, backend="aot_eager"))
+
+    def compile_now(model: GPT, context: StageContext, dtype: torch.dtype | None = None) -> None:
+        assert compile_loss(model, [(4, 16)], context, dtype)
+        assert counters["stats"]["unique_graphs"] == 2, dict(counters["stats"])
+        assert all(parameter.grad is None for parameter in model.parameters())
+
+    return compile_now
 
 
 def build(logit_softcap: float = 0.0, **attributes: Any) -> GPT:
@@ -95,17 +116,30 @@ def test_compiled_pieces_learn_what_the_plain_model_learns(
     chunk: int | None,
     cap: float,
     single_rank: None,
+    try_out: TryOut,
+    tmp_path: Path,
 ) -> None:
     plain = build(cap, document_token=document_token)
     model = build(
         cap, gradient_checkpointing=checkpointing, document_token=document_token, loss_chunk_tokens=chunk
     )
     distributed.shard(model, "cpu", "fsdp" if sharded else "ddp")
-    compile_pieces(model, "aot_eager")
+    try_out(model, base_context(tmp_path))
     for seed in range(3):
         check_equal(loss_and_gradients(model, seed), loss_and_gradients(plain, seed))
     assert not counters["graph_break"], dict(counters["graph_break"])
     # One graph for all blocks and steps, and one for the head. Autograd's graph of a block is traced with it.
+    assert counters["stats"]["unique_graphs"] == 2, dict(counters["stats"])
+
+
+def test_what_was_tried_out_in_bf16_is_what_steps_in_bf16_need(
+    single_rank: None, try_out: TryOut, tmp_path: Path
+) -> None:
+    model = build()
+    distributed.shard(model, "cpu", "fsdp", dtype=torch.bfloat16)
+    try_out(model, base_context(tmp_path), torch.bfloat16)
+    with autocast("cpu", torch.bfloat16):
+        loss_and_gradients(model)
     assert counters["stats"]["unique_graphs"] == 2, dict(counters["stats"])
 
 
@@ -138,13 +172,13 @@ def test_validation_compiles_nothing() -> None:
 
 
 def test_a_flex_mask_of_each_micro_batch_is_an_input_of_one_compiled_block(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, try_out: TryOut, tmp_path: Path
 ) -> None:
     """On the CPU, where PyTorch lets only its generated kernel down, which has no backward pass."""
     monkeypatch.setattr(torch_flex, "_validate_device", lambda *heads: None)
     model = build(document_token=BOS)
     monkeypatch.setattr(model, "_kernel", lambda device: FLEX)
-    compile_pieces(model, "aot_eager")
+    try_out(model, base_context(tmp_path))
     plain = build(document_token=BOS)
     for seed in range(3):
         check_equal(loss_and_gradients(model, seed), loss_and_gradients(plain, seed))

@@ -128,6 +128,26 @@ def test_one_process_begins_with_the_weights_that_were_saved(tmp_path: Path) -> 
     assert caught.value.code is Code.CHECKPOINT_CORRUPT
 
 
+def test_compiling_sharded_pieces_leaves_nothing_behind_in_the_first_step(found: dict[str, Any]) -> None:
+    whole = found["compiling"][0]
+    assert (whole["compiled"], whole["num_graphs"]) == (2, 2)  # ranks, and graphs on one of them
+    assert_first_step(whole, found)
+
+
+@pytest.mark.parametrize("broken_rank", [0, 1])
+def test_where_one_rank_cannot_compile_none_waits_and_all_go_on_in_eager(
+    found: dict[str, Any], broken_rank: int
+) -> None:
+    eager = found["compiling"][2 - broken_rank]
+    assert eager["compiled"] == 0
+    assert_first_step(eager, found)
+
+
+def assert_first_step(step: dict[str, Any], found: dict[str, Any]) -> None:
+    assert step["loss"] == pytest.approx(found["one"]["losses"][0], abs=TOLERANCE)
+    assert step["norm"] == pytest.approx(found["one"]["norms"][0], rel=20 * TOLERANCE)
+
+
 def deep_model() -> GPT:
     return model_of(n_layer=DEEP.n_layer)
 

@@ -170,13 +170,17 @@ class Decoder(nn.Module):
 
     def forward(self, tokens_BT: Tensor, context: Context, checkpointing: bool = False) -> Tensor:
         """`checkpointing` keeps of each block only its input, and computes it again for the gradient."""
-        x_BTD = self.embed_tokens(tokens_BT)
-        if self.embed_positions is not None:
-            x_BTD = x_BTD + self.embed_positions(context.positions)
-        x_BTD = self.dropout(x_BTD)
+        x_BTD = self.embedded(tokens_BT, context)
         for block in self.layers:
             x_BTD = self._recomputed(block, x_BTD, context) if checkpointing else block(x_BTD, context)
         return self.norm(x_BTD)
+
+    def embedded(self, tokens_BT: Tensor, context: Context) -> Tensor:
+        """What the first block takes."""
+        x_BTD = self.embed_tokens(tokens_BT)
+        if self.embed_positions is not None:
+            x_BTD = x_BTD + self.embed_positions(context.positions)
+        return self.dropout(x_BTD)
 
     def _recomputed(self, block: nn.Module, x_BTD: Tensor, context: Context) -> Tensor:
         """Chen et al. 2016, arXiv 1604.06174. The second pass draws the same dropout and takes the same kernel."""
@@ -244,9 +248,19 @@ class GPT(nn.Module):
 
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean cross-entropy over targets that are not IGNORE_INDEX, nats, float32."""
-        x_ND = self.hidden(tokens_BT).flatten(0, 1)
-        cap, chunk = self.config.logit_softcap, self._chunk(x_ND)
-        return self.head_loss(x_ND, self.head_weight, targets_BT.flatten(), cap, chunk)
+        return self._mean_loss(self.hidden(tokens_BT), targets_BT)
+
+    def first_block_loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """The loss behind the first block, by the same functions as `loss` but past the blocks' hooks.
+
+        For trying the functions out: where weights are sharded, no rank waits for another in it.
+        """
+        context = self._context(tokens_BT, None)
+        block = self.model.layers[0]
+        assert isinstance(block, Block)
+        with context.kernel.scope():
+            x_BTD = block.body(block, self.model.embedded(tokens_BT, context), context)
+        return self._mean_loss(self.model.norm(x_BTD), targets_BT)
 
     def token_losses(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Cross-entropy losses_BT, nats, float32; 0 where the target is IGNORE_INDEX."""
@@ -304,6 +318,11 @@ class GPT(nn.Module):
     def _attention_flops(self) -> int:
         c = self.config
         return 12 * c.n_layer * c.n_head * c.head_dim * c.sequence_len
+
+    def _mean_loss(self, x_BTD: Tensor, targets_BT: Tensor) -> Tensor:
+        x_ND = x_BTD.flatten(0, 1)
+        cap, chunk = self.config.logit_softcap, self._chunk(x_ND)
+        return self.head_loss(x_ND, self.head_weight, targets_BT.flatten(), cap, chunk)
 
     def _chunk(self, x_ND: Tensor) -> int:
         return chunk_size(len(x_ND), self.vocab_size, x_ND.device.type, self.loss_chunk_tokens)

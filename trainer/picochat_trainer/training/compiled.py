@@ -3,7 +3,8 @@
 Each block and the head with the loss are compiled on their own: all blocks share one result, so a cold compile takes
 15 s instead of 25 (4 layers, 2 cores, measured) and steps are as fast as with the whole model in one piece. What is between
 the pieces stays as it is written: gathering and freeing of sharded weights, the second pass of gradient checkpointing, the
-masks of a micro-batch, the loop over the chunks of a loss.
+masks of a micro-batch, the loop over the chunks of a loss. So they are tried out without what is between: one block and
+the head, on one rank alone.
 
 B rows, T tokens
 """
@@ -73,30 +74,36 @@ def eager() -> AbstractContextManager[None]:
 
 
 def compile_loss(
-    module: LossModule, shapes: list[tuple[int, int]], context: StageContext, dtype: torch.dtype | None
-) -> tuple[LossModule, bool]:
-    """Compile for all `shapes`; return (module to call, whether it is compiled)."""
+    model: GPT, shapes: list[tuple[int, int]], context: StageContext, dtype: torch.dtype | None
+) -> bool:
+    """Compile the pieces of `model` for all `shapes`; False where one rank could not, and then none of them is compiled.
+
+    Ranks ask each other only when all have tried, and meet nowhere before: one that fails keeps none waiting.
+    """
     context.events.progress(0, 0, "steps", "compiling the model")
-    problem = ""
-    try:
-        compile_pieces(module.model)
-        for shape in shapes:
-            _try_out(module, shape, context.device, dtype)
-    except Exception as error:  # the compiler's failures have no common base; eager gives the same model
-        problem = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+
+    def problem_found() -> str:
+        try:
+            compile_pieces(model)
+            for shape in shapes:
+                _try_out(model, shape, context.device, dtype)
+        except Exception as error:  # the compiler's failures have no common base; eager gives the same model
+            return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        return ""
+
+    problem = distributed.with_whole_block(model, problem_found)
     if distributed.any_rank([bool(problem)])[0]:
         message = f"torch.compile failed, going on without it ({problem or 'on another rank'})"
         context.events.log("warning", message)
-        forget_compiled(module.model)
-        return module, False
-    return module, True
+        forget_compiled(model)
+        return False
+    return True
 
 
-def _try_out(module: LossModule, shape: tuple[int, int], device: str, dtype: torch.dtype | None) -> None:
-    """One forward and backward pass on dummy tokens; weights and random states stay as they were."""
+def _try_out(model: GPT, shape: tuple[int, int], device: str, dtype: torch.dtype | None) -> None:
+    """Forward and backward pass of the pieces on dummy tokens; weights, gradients and random states stay as they were."""
     with torch.random.fork_rng(devices=[device] if device != "cpu" else []):
         tokens_BT = torch.zeros(shape, dtype=torch.int64, device=device)
         with autocast(device, dtype):
-            loss = module(tokens_BT, tokens_BT)
-        loss.backward()
-    module.model.zero_grad(set_to_none=True)
+            loss = model.first_block_loss(tokens_BT, tokens_BT)
+        torch.autograd.grad(loss, [model.model.embed_tokens.weight])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -29,6 +29,8 @@ from picochat_trainer.model import GPT
 TIMEOUT = timedelta(minutes=120)
 _THROUGH_ROOT = ("forward", "hidden", "logits", "loss", "token_losses")
 _ROOT = "_shard_root"  # where a sharded model keeps its Root; not a registered child, which would be a cycle
+
+T = TypeVar("T")
 
 
 def start(device: str, world_size: int, timeout: timedelta = TIMEOUT) -> None:
@@ -120,6 +122,28 @@ class Root(nn.Module):
         if not torch.is_grad_enabled() and isinstance(self, FSDPModule):
             self.reshard()  # else done by the backward pass
         return result
+
+
+def with_whole_block(model: GPT, function: Callable[[], T]) -> T:
+    """Call `function` with the weights of the first block, and those outside of blocks, whole also where they are sharded.
+
+    Ranks meet before `function` runs and not within, so that none waits for one that takes long or has failed in it.
+    """
+    root: Root | None = getattr(model, _ROOT, None)
+    block = model.model.layers[0]
+    if root is None or not isinstance(block, FSDPModule):
+        return function()
+
+    def inside() -> T:
+        block.unshard()
+        try:
+            with torch.enable_grad():
+                return function()
+        finally:
+            block.reshard()
+
+    with torch.no_grad():  # else FSDP would wait for a backward pass of its own
+        return cast(T, root.run(inside))
 
 
 class Sharded(nn.Module):

@@ -314,12 +314,11 @@ class Trainer:
 
     def _build_loss_module(self) -> nn.Module:
         self.model.train()
-        module = LossModule(self.model)
         shapes = self.training.batches.shapes()
         if self.state.stop_reason is None and self._should_compile(shapes):
             with self.meter.clock.measure("compile"):
-                module, self.meter.compiled = compile_loss(module, shapes, self.context, self.dtype)
-        return distributed.wrap(module, self.context.device, self.context.strategy)
+                self.meter.compiled = compile_loss(self.model, shapes, self.context, self.dtype)
+        return distributed.wrap(LossModule(self.model), self.context.device, self.context.strategy)
 
     def _should_compile(self, shapes: list[tuple[int, int]]) -> bool:
         """Decided from the whole training, not from what is left of it: a resumed run computes the same way."""
