@@ -9,11 +9,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch.multiprocessing
+from picochat_contract.manifest import StageJob
+from picochat_trainer.atomic import write_text
 
 START = "forkserver"
 _CONTEXT = multiprocessing.get_context(START)
@@ -27,6 +29,8 @@ _CONTEXT.set_forkserver_preload(
         "picochat_trainer.process",
         "picochat_trainer.stages.base",
         "picochat_trainer.stages.sft",
+        "picochat_trainer.stages.evaluate",
+        "picochat_trainer.torchrun",
     ]
 )
 
@@ -36,7 +40,8 @@ class ForkedStage:
 
     def __init__(self, arguments: list[str], log: Path) -> None:
         # A daemon: what a failed test leaves behind ends with pytest.
-        self._process = _CONTEXT.Process(target=_run_stage, args=(arguments, str(log)), daemon=True)
+        start = (arguments, str(log), dict(os.environ))
+        self._process = _CONTEXT.Process(target=_run_stage, args=start, daemon=True)
         self._process.start()
 
     @property
@@ -62,12 +67,26 @@ class ForkedStage:
         self.send_signal(signal.SIGKILL)
 
 
+def start_stage(
+    run_dir: Path, job: StageJob, *, keep_open: Sequence[int] = (), log: str = "log.txt"
+) -> ForkedStage:
+    """Stands in for `launch.start_stage`; descriptors do not stay open."""
+    stage_dir = run_dir / "stages" / job.stage.value
+    stage_dir.mkdir(parents=True, exist_ok=True)
+    write_text(stage_dir / "stage.json", job.model_dump_json(indent=2) + "\n")
+    arguments = [job.stage.value, "--config", str(stage_dir / "stage.json"), "--out", str(run_dir)]
+    return ForkedStage(arguments, stage_dir / log)
+
+
 def run_ranks(work: Callable[..., None], arguments: tuple[Any, ...], num_ranks: int) -> None:
     """Call `work(rank, *arguments)` in a process for each rank; raise if one of them fails."""
     torch.multiprocessing.start_processes(work, arguments, nprocs=num_ranks, start_method=START)
 
 
-def _run_stage(arguments: list[str], log: str) -> None:
+def _run_stage(arguments: list[str], log: str, environment: dict[str, str]) -> None:
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for standard in (1, 2):
         os.dup2(descriptor, standard)

@@ -72,6 +72,7 @@ def eval_arguments(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("stage_programs")
 def test_eval_chat_scores_a_checkpoint_in_its_own_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

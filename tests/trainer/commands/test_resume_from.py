@@ -41,22 +41,26 @@ OPTIONS = [
 ]
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What to train on, a whole training and one that was stopped."""
+    folder = tmp_path_factory.mktemp("trainings")
     text = "".join(f"Line {number} says that {number} follows {number - 1}.\n" for number in range(400))
-    (tmp_path / "corpus.txt").write_text(text)
+    (folder / "corpus.txt").write_text(text)
     tokenizer = train_tokenizer(TokenizerConfig(type="byte"), [])
-    save_tokenizer(tokenizer, tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json")
-    return tmp_path
+    save_tokenizer(tokenizer, folder / "tokenizer.json", folder / "tokenizer_config.json")
+    assert train(folder, folder / "whole") == ClientExit.OK
+    train(folder, folder / "stopped", "--stop-after-steps", "3")
+    return folder
 
 
-def train(files: Path, name: str, *options: str) -> int:
+def train(files: Path, out: Path, *options: str) -> int:
     arguments = ["--corpus", str(files / "corpus.txt"), "--tokenizer", str(files / "tokenizer.json")]
-    return main(["train", "base", *arguments, "--out-dir", str(files / name), *OPTIONS, *options])
+    return main(["train", "base", *arguments, "--out-dir", str(out), *OPTIONS, *options])
 
 
-def losses(files: Path, name: str) -> list[dict[str, float]]:
-    report = json.loads((files / name / "train_report.json").read_text())
+def losses(folder: Path) -> list[dict[str, float]]:
+    report = json.loads((folder / "train_report.json").read_text())
     return [{key: row[key] for key in ("step", "train_loss")} for row in report["losses"]]
 
 
@@ -68,17 +72,18 @@ def checkpoint(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("given", ["stopped", "stopped/resume_checkpoint"])
-def test_a_stopped_training_goes_on_elsewhere_as_if_it_had_not_stopped(files: Path, given: str) -> None:
-    assert train(files, "whole") == ClientExit.OK
-    train(files, "stopped", "--stop-after-steps", "3")
-    assert train(files, "moved", "--resume-from", str(files / given)) == ClientExit.OK
-    assert losses(files, "moved") == losses(files, "whole")
+def test_a_stopped_training_goes_on_elsewhere_as_if_it_had_not_stopped(
+    files: Path, tmp_path: Path, given: str
+) -> None:
+    assert train(files, tmp_path / "moved", "--resume-from", str(files / given)) == ClientExit.OK
+    assert losses(tmp_path / "moved") == losses(files / "whole")
 
 
-def test_a_training_of_another_config_is_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train(files, "stopped", "--stop-after-steps", "3")
+def test_a_training_of_another_config_is_refused(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = ["--resume-from", str(files / "stopped"), "--learning-rate", "0.5"]
-    assert train(files, "moved", *options) == ClientExit.RUN_FAILED
+    assert train(files, tmp_path / "moved", *options) == ClientExit.RUN_FAILED
     assert "learning_rate" in capsys.readouterr().err
 
 

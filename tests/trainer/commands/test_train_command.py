@@ -63,6 +63,7 @@ def train_sft(files: Path, *options: str) -> int:
     return main(["train", "sft", *arguments, *TINY, *options])
 
 
+@pytest.mark.usefixtures("stage_programs")
 def test_base_then_sft_on_files_of_ones_own(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = ["--corpus-manifest", str(files / "corpus_manifest.json"), "--split-mode", "document"]
     assert train_base(files, *manifest, "--canary-count", "3", "--learning-rate", "0.01") == ClientExit.OK
