@@ -101,8 +101,16 @@ def worker(app: FastAPI, worker_key: str) -> TestClient:
 
 
 def _empty(url: str) -> None:
-    names = ", ".join(f'"{table.name}"' for table in Base.metadata.sorted_tables)
+    """Delete all rows: a few milliseconds, where TRUNCATE makes new files for every table."""
+    tables = [table.name for table in reversed(Base.metadata.sorted_tables)]
     engine = make_engine(url)
     with engine.begin() as connection:
-        connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
+        seen = (f"SELECT '{name}' WHERE EXISTS (SELECT FROM \"{name}\")" for name in tables)
+        filled = set(connection.execute(text(" UNION ALL ".join(seen))).scalars())
+        for name in tables:
+            if name in filled:
+                connection.execute(text(f'DELETE FROM "{name}"'))
+        connection.execute(
+            text("SELECT setval(format('%I.%I', schemaname, sequencename), 1, false) FROM pg_sequences")
+        )
     engine.dispose()

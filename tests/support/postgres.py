@@ -24,6 +24,10 @@ def databases(folder: Path) -> Iterator[Callable[[], str]]:
             name = f"picochat_test_{secrets.token_hex(6)}"
             _execute(admin, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
             names.append(name)
+            # Nothing here has to survive a power cut, so no commit waits for the disk.
+            _execute(
+                admin, sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(sql.Identifier(name))
+            )
             url = make_url(admin).set(drivername="postgresql+psycopg", database=name)
             return url.render_as_string(hide_password=False)
 
