@@ -191,9 +191,7 @@ def test_a_derived_batch_goes_on_where_it_comes_to_the_same_rows_and_is_refused_
     tmp_path: Path, steps: int, refuses: bool
 ) -> None:
     section = BaseSection(**{**PLAIN, "max_steps": steps, "device_batch_size": 8})
-    alone, shared = (
-        fingerprint(tmp_path, stage_config(section, ranks), num_ranks=ranks) for ranks in (1, 2)
-    )
+    alone, shared = (fingerprint(tmp_path, stage_config(section, ranks), num_ranks=ranks) for ranks in (1, 2))
     if refuses:
         told = "batch.rows_per_step: the checkpoint has 232, this job has 224"
         assert told in refused(tmp_path, alone, shared)
