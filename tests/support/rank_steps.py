@@ -1,10 +1,9 @@
-"""A few training steps on one or several ranks, without a stage around them: torchrun -m support.rank_steps OUT.
+"""A few training steps on one or several ranks, without a stage around them.
 
-Rank 0 writes what each way of training gave to OUT as JSON.
+Rank 0 writes what each way of training gave as JSON.
 """
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
@@ -207,31 +206,34 @@ def raised(function: Callable[[], object]) -> str:
     return ""
 
 
-def main() -> None:
-    out = Path(sys.argv[1])
-    is_compiled = "--compiled" in sys.argv
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=100))
+def every_way() -> dict[str, Any]:
+    """What one process, DDP and FSDP find, in the many ways of each."""
     found: dict[str, Any] = {"one": steps(None), "ddp": steps("ddp"), "fsdp": steps("fsdp")}
     found["checkpointed"] = {
         strategy: steps(strategy, checkpointing=True, chunk=13) for strategy in ("ddp", "fsdp")
     }
     found["untied"] = [steps(strategy, tie_embeddings=False) for strategy in (None, "fsdp")]
     found["bf16"] = [steps(strategy, dtype=torch.bfloat16) for strategy in ("ddp", "fsdp")]
-    if is_compiled:
-        found["compiled"] = steps("fsdp", compiled=True)
-    found["beginnings"] = beginnings(out.parent)
-    found["compiling"] = [compiling(out.parent, broken_rank=broken) for broken in (None, 1, 0)]
     odd = model_of(seed=5 + dist.get_rank())
     found["unequal"] = raised(lambda: distributed.refuse_unequal_weights(odd))
     distributed.wrap(LossModule(odd), "cpu", "ddp")
     found["mended"] = raised(lambda: distributed.refuse_unequal_weights(odd))
     found["any"] = distributed.any_rank([dist.get_rank() == 1, False])
-    if dist.get_rank() == 0:
-        out.write_text(json.dumps(found))
+    return found
+
+
+def work(rank: int, num_ranks: int, folder: str, is_compiled: bool) -> None:
+    """What `rank` does; the main one writes `found.json` into `folder`."""
+    torch.set_num_threads(1)
+    store = dist.FileStore(f"{folder}/store", num_ranks)
+    timeout = timedelta(seconds=100)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=num_ranks, timeout=timeout)
+    if is_compiled:
+        found = {"one": steps(None), "compiled": steps("fsdp", compiled=True)}
+    else:
+        found = {**every_way(), "beginnings": beginnings(Path(folder))}
+        found["compiling"] = [compiling(Path(folder), broken_rank=broken) for broken in (None, 1, 0)]
+    if rank == 0:
+        Path(folder, "found.json").write_text(json.dumps(found))
     distributed.finish()
     distributed.exit_process(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from picochat_contract.errors import ContractError
 from picochat_contract.exit_codes import StageExit
 from picochat_trainer.training import resume_writer
@@ -23,6 +22,7 @@ from picochat_trainer.training.tensor_files import size_of
 from safetensors import safe_open
 from support.allocations import Allocations
 from support.checkpoints import BEST, RESUME, Small, small, state
+from support.forks import run_ranks
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
@@ -182,7 +182,7 @@ def folder(one: Small) -> Path:
 
 @pytest.fixture(scope="module")
 def ranks(folder: Path) -> list[Found]:
-    mp.spawn(work, args=(2, str(folder)), nprocs=2)
+    run_ranks(work, (2, str(folder)), 2)
     return [Found(**torch.load(folder / f"{rank}.pt")) for rank in range(2)]
 
 

@@ -4,9 +4,6 @@ Losses, norms and weights differ by rounding only: sums over ranks add up in ano
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +14,22 @@ from picochat_trainer.model import GPT
 from picochat_trainer.training import distributed
 from picochat_trainer.training.checkpoint import Metadata, Weights, open_checkpoint, save_weights
 from picochat_trainer.training.first_weights import build_model, drawn, saved
-from support.rank_steps import CONFIG, DEEP, LIMIT, ROWS, SEED, STEPS, VOCAB, batch, model_of
+from support.forks import run_ranks
+from support.rank_steps import CONFIG, DEEP, LIMIT, ROWS, SEED, STEPS, VOCAB, batch, model_of, work
 
-TESTS = Path(__file__).parents[2]
 TOLERANCE = 1e-5  # nats
 BF16_TOLERANCE = 2e-3  # the weights of norms are gathered in bf16, which autocast does not do
 
 
-def spawn(out: Path, *options: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "support.rank_steps", str(out), *options]
-    environment = os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-4000:]
-    found: dict[str, Any] = json.loads(out.read_text())
+def on_two_ranks(folder: Path, *, is_compiled: bool = False) -> dict[str, Any]:
+    run_ranks(work, (2, str(folder), is_compiled), 2)
+    found: dict[str, Any] = json.loads((folder / "found.json").read_text())
     return found
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return spawn(tmp_path_factory.mktemp("ranks") / "found.json")
+    return on_two_ranks(tmp_path_factory.mktemp("ranks"))
 
 
 def assert_equal(one: dict[str, Any], other: dict[str, Any], tolerance: float = TOLERANCE) -> None:
@@ -154,7 +147,7 @@ def deep_model() -> GPT:
 
 @pytest.mark.slow
 def test_compiled_blocks_are_sharded_alike(tmp_path: Path) -> None:
-    found = spawn(tmp_path / "found.json", "--compiled")
+    found = on_two_ranks(tmp_path, is_compiled=True)
     assert_equal(found["one"], found["compiled"])
 
 

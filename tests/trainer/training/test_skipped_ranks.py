@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from picochat_contract.manifest import StageJob
 from picochat_trainer.context import StageContext
 from picochat_trainer.training import distributed
@@ -17,6 +16,7 @@ from picochat_trainer.training.prefetch import DeviceStep
 from picochat_trainer.training.reader import Batching, WindowReader
 from picochat_trainer.training.step import StepTensors
 from picochat_trainer.training.tokens import ArrayTokens
+from support.forks import run_ranks
 from support.trainings import TOKENS, T, tiny_model, tiny_training
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -70,7 +70,7 @@ def work(rank: int, folder: str, strategy: str) -> None:
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_both_ranks_skip_the_same_steps_and_go_on_alike(tmp_path: Path, strategy: str) -> None:
-    mp.spawn(work, args=(str(tmp_path), strategy), nprocs=2)
+    run_ranks(work, (str(tmp_path), strategy), 2)
     (num_skipped, found), (other_num, other) = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     assert num_skipped == other_num == len(SPOILED)
     assert found.isfinite().all()
