@@ -122,7 +122,7 @@ def start_base_stage(
 ) -> Started:
     """Start a base stage process by the protocol of docs/protocol.md.
 
-    A single one begins with its imports done, unless it is to be a program of its own.
+    It begins with its imports done, unless it is to be a program; its ranks, if it is to have any, are programs.
     """
     resources = {"device": "cpu", "nproc_per_node": nproc, "num_threads": 1, "distributed_strategy": strategy}
     job = StageJob.model_validate(
@@ -137,7 +137,7 @@ def start_base_stage(
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(job.model_dump_json(), encoding="utf-8")
     arguments, log = ["base", "--config", str(config), "--out", str(run_dir)], config.parent / "log.txt"
-    if nproc == 1 and not is_program:
+    if not is_program:
         return ForkedStage(arguments, log)
     with log.open("ab") as output:
         command = [sys.executable, "-m", "picochat_trainer", *arguments]

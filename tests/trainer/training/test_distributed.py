@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from picochat_contract.exit_codes import StageExit
+from support.forks import ForkedStage
 
 SETTINGS = {"max_steps": 12, "checkpoint_every": 4, "precision": "float32", "grad_accum_steps": 2}
 SLOW_STEPS = {**SETTINGS, "max_steps": 4000, "checkpoint_every": 100_000, "eval_every": 100_000}
@@ -21,7 +22,7 @@ def events(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
 
 
-def wait_for_step(run_dir: Path, process: subprocess.Popen[bytes], step: int) -> None:
+def wait_for_step(run_dir: Path, process: ForkedStage | subprocess.Popen[bytes], step: int) -> None:
     deadline = time.monotonic() + 120
     while not any(e["type"] == "progress" and e["data"]["step"] >= step for e in events(run_dir)):
         assert process.poll() is None, (run_dir / "stages/base/log.txt").read_text()
@@ -46,7 +47,7 @@ def ranks_of(run_dir: Path) -> list[int]:
 
 def test_sigterm_to_two_processes_exits_75_with_a_checkpoint_that_can_be_resumed(
     new_run: Callable[[str], Path],
-    start_stage: Callable[..., subprocess.Popen[bytes]],
+    start_stage: Callable[..., ForkedStage],
 ) -> None:
     run_dir = new_run("stopped")
     process = start_stage(run_dir, nproc=2, **SLOW_STEPS)
@@ -68,7 +69,7 @@ def test_no_rank_outlives_a_killed_launcher(
     new_run: Callable[[str], Path], start_stage: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     run_dir = new_run("orphans")
-    process = start_stage(run_dir, nproc=2, **SLOW_STEPS)
+    process = start_stage(run_dir, nproc=2, is_program=True, **SLOW_STEPS)
     wait_for_step(run_dir, process, 1)
     assert len(ranks_of(run_dir)) == 3
     process.kill()

@@ -5,8 +5,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ from picochat_trainer.context import StageContext
 from picochat_trainer.model import GPT
 from picochat_trainer.stages import fit
 from picochat_trainer.training.checkpoint import load_weights
+from support.forks import ForkedStage
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +62,7 @@ def chat_rows(count: int) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def start_sft(run_dir: Path, **resources: Any) -> subprocess.Popen[bytes]:
+def start_sft(run_dir: Path, **resources: Any) -> ForkedStage:
     ranks = resources.get("nproc_per_node", 1)
     job = StageJob.model_validate(
         {
@@ -75,9 +74,7 @@ def start_sft(run_dir: Path, **resources: Any) -> subprocess.Popen[bytes]:
     path = run_dir / "stages/sft/stage.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(job.model_dump_json())
-    command = [sys.executable, "-m", "picochat_trainer", "sft", "--config", str(path), "--out", str(run_dir)]
-    with (path.parent / "log.txt").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log)
+    return ForkedStage(["sft", "--config", str(path), "--out", str(run_dir)], path.parent / "log.txt")
 
 
 def finish_sft(run_dir: Path, **resources: Any) -> int:
@@ -174,7 +171,7 @@ def messages(run_dir: Path) -> list[str]:
     return [event["data"]["message"] for event in events(run_dir) if event["type"] == "log"]
 
 
-def wait_for_checkpoint(run_dir: Path, process: subprocess.Popen[bytes]) -> None:
+def wait_for_checkpoint(run_dir: Path, process: ForkedStage) -> None:
     deadline = time.monotonic() + 120
     while not any(event["type"] == "checkpoint" for event in events(run_dir)):
         assert process.poll() is None, (run_dir / "stages/sft/log.txt").read_text()[-4000:]
