@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -27,18 +29,44 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture
 def start(home: Path, tmp_path: Path) -> Iterator[Callable[..., Child]]:
     """Start `picochat ...` on this test's home; it is ended with everything it started."""
+    with starting(home, tmp_path) as run:
+        yield run
+
+
+@contextmanager
+def starting(home: Path, logs: Path) -> Iterator[Callable[..., Child]]:
     children: list[Child] = []
 
     def run(*arguments: str, **settings: str) -> Child:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PICOCHAT_")}
         environment |= {"PICOCHAT_HOME": str(home), **settings}
-        log = tmp_path / f"{len(children)}.log"
-        children.append(Child(arguments[0], [PICOCHAT, *arguments], environment, log))
+        children.append(
+            Child(arguments[0], [PICOCHAT, *arguments], environment, logs / f"{len(children)}.log")
+        )
         return children[-1]
 
-    yield run
-    for child in children:
-        child.stop(20)
+    try:
+        yield run
+    finally:
+        for child in children:
+            child.stop(20)
+
+
+@dataclass(frozen=True)
+class Up:
+    """`picochat up` without a worker, and how to start more on its home."""
+
+    home: Path
+    url: str
+    start: Callable[..., Child]
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    folder = tmp_path_factory.mktemp("up")
+    with starting(folder / "home", folder) as run:
+        first = run("up", "--port", "0", "--no-worker")
+        yield Up(folder / "home", _address(folder / "home", first), run)
 
 
 def _until(happened: Callable[[], object], what: str, seconds: float = 60) -> None:
@@ -97,15 +125,6 @@ def test_up_starts_server_and_worker_and_ends_both(start: Callable[..., Child], 
     assert json.loads((home / "client.json").read_text())["api_key"] not in up.log.read_text()
 
 
-def test_dead_worker_is_replaced(start: Callable[..., Child], home: Path) -> None:
-    up = start("up", "--port", "0")
-    _address(home, up)
-    _until(lambda: len(_workers_of(home)) == 1, "the worker")
-    (first,) = _workers_of(home)
-    os.kill(first, signal.SIGKILL)
-    _until(lambda: _workers_of(home) not in ([], [first]), "another worker")
-
-
 @pytest.mark.parametrize("is_second", [False, True], ids=["its first worker", "a worker it started again"])
 def test_killed_up_leaves_no_worker_behind(start: Callable[..., Child], home: Path, is_second: bool) -> None:
     """One that went on would hold the work folder, and the next `picochat up` would have no worker."""
@@ -115,7 +134,7 @@ def test_killed_up_leaves_no_worker_behind(start: Callable[..., Child], home: Pa
     if is_second:
         (first,) = _workers_of(home)
         os.kill(first, signal.SIGKILL)
-        _until(lambda: _workers_of(home) not in ([], [first]), "another worker")
+        _until(lambda: _workers_of(home) not in ([], [first]), "the dead one to be replaced")
     os.kill(up.pid, signal.SIGKILL)
     _until(lambda: _alive_with(str(home)) == [], "everything to be gone", 10)
     again = start("up", "--port", "0")
@@ -127,21 +146,18 @@ def _workers_of(home: Path) -> list[int]:
     return _alive_with(f"PICOCHAT_WORKER_WORK_DIR={home.resolve()}/worker")
 
 
-def test_second_up_on_one_home_says_so(start: Callable[..., Child], home: Path) -> None:
-    first = start("up", "--port", "0", "--no-worker")
-    url = _address(home, first)
-    second = start("up", "--port", "0", "--no-worker")
+def test_second_up_on_one_home_says_so(up: Up) -> None:
+    second = up.start("up", "--port", "0", "--no-worker")
     assert second.wait(60) == 64
-    assert url in second.log.read_text()
-    assert _ready(url)
+    assert up.url in second.log.read_text()
+    assert _ready(up.url)
 
 
-def test_taken_port_is_said_plainly(start: Callable[..., Child], home: Path) -> None:
-    first = start("up", "--port", "0", "--no-worker")
-    port = _address(home, first).rpartition(":")[2]
+def test_taken_port_is_said_plainly(up: Up) -> None:
+    port = up.url.rpartition(":")[2]
     other = subprocess.run(
         [PICOCHAT, "up", "--port", port],
-        env={**os.environ, "PICOCHAT_HOME": str(home) + "-2"},
+        env={**os.environ, "PICOCHAT_HOME": str(up.home) + "-2"},
         capture_output=True,
         text=True,
         timeout=60,
