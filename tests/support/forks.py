@@ -9,6 +9,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from typing import Any
 import torch.multiprocessing
 from picochat_contract.manifest import StageJob
 from picochat_trainer.atomic import write_text
+from picochat_trainer.process import main
+from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
 
 START = "forkserver"
 _CONTEXT = multiprocessing.get_context(START)
@@ -90,6 +94,46 @@ def _run_stage(arguments: list[str], log: str, environment: dict[str, str]) -> N
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for standard in (1, 2):
         os.dup2(descriptor, standard)
-    from picochat_trainer.process import main  # here: the test's own process does without it
-
+    SubprocessHandler._popen = lambda self, command, variables: _ForkedRank(command, variables)
     sys.exit(main(arguments))
+
+
+class _ForkedRank:
+    """A rank of a forked launcher, to be asked as `subprocess.Popen` is: torchrun cannot tell it from a program."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        module = command.index("picochat_trainer")
+        self.args = command
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            _be_rank(command[module + 1 :], environment)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        deadline = time.monotonic() + (timeout or threading.TIMEOUT_MAX)
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            time.sleep(0.01)
+        assert self.returncode is not None
+        return self.returncode
+
+
+def _be_rank(arguments: Sequence[str], environment: dict[str, str]) -> None:
+    """End this process as a rank that was started with `arguments` would."""
+    code = 1
+    try:
+        for signum in (signal.SIGTERM, signal.SIGINT):  # the launcher passes them on
+            signal.signal(signum, signal.SIG_DFL)
+        os.setsid()
+        os.environ.clear()
+        os.environ.update(environment)
+        code = main(list(arguments))
+    finally:
+        os._exit(code)

@@ -15,6 +15,7 @@ from picochat_trainer.training import resume as training_resume
 from picochat_trainer.training.packing import PackedRows
 from picochat_trainer.training.reader import RowReader
 from picochat_trainer.training.tokens import ArrayTokens
+from support import forks
 
 
 def test_sound_loaders_and_ranks_pass(setup: Setup) -> None:
@@ -132,7 +133,8 @@ def test_ranks_that_learn_something_else_or_keep_nothing_fail(
     assert ranks.check_ddp(setup).status is status
 
 
-def test_ranks_that_end_badly_fail_with_their_error(setup: Setup) -> None:
+def test_ranks_that_end_badly_fail_with_their_error(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "start_stage", forks.start_stage)
     run_dir = setup.folder / "bad"
     sample_run.prepare(run_dir)
     settings = sample_run.config(setup).model_copy(update={"max_steps": -1})

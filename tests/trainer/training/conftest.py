@@ -122,7 +122,7 @@ def start_base_stage(
 ) -> Started:
     """Start a base stage process by the protocol of docs/protocol.md.
 
-    It begins with its imports done, unless it is to be a program; its ranks, if it is to have any, are programs.
+    It begins with its imports done, and so do its ranks, if it is to have any, unless it is to be a program.
     """
     resources = {"device": "cpu", "nproc_per_node": nproc, "num_threads": 1, "distributed_strategy": strategy}
     job = StageJob.model_validate(

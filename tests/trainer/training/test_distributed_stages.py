@@ -5,6 +5,8 @@ import math
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +64,9 @@ def chat_rows(count: int) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def start_sft(run_dir: Path, **resources: Any) -> ForkedStage:
+def start_sft(
+    run_dir: Path, *, is_program: bool = False, **resources: Any
+) -> ForkedStage | subprocess.Popen[bytes]:
     ranks = resources.get("nproc_per_node", 1)
     job = StageJob.model_validate(
         {
@@ -74,7 +78,12 @@ def start_sft(run_dir: Path, **resources: Any) -> ForkedStage:
     path = run_dir / "stages/sft/stage.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(job.model_dump_json())
-    return ForkedStage(["sft", "--config", str(path), "--out", str(run_dir)], path.parent / "log.txt")
+    arguments, log = ["sft", "--config", str(path), "--out", str(run_dir)], path.parent / "log.txt"
+    if not is_program:
+        return ForkedStage(arguments, log)
+    with log.open("ab") as output:
+        command = [sys.executable, "-m", "picochat_trainer", *arguments]
+        return subprocess.Popen(command, stdout=output, stderr=output)
 
 
 def finish_sft(run_dir: Path, **resources: Any) -> int:
@@ -152,7 +161,7 @@ def test_sft_killed_on_two_ranks_goes_on_with_one(
     bases: dict[str, Path], sft_of_one: list[float], tmp_path: Path
 ) -> None:
     run_dir = Path(shutil.copytree(bases["fsdp"], tmp_path / "run"))
-    process = start_sft(run_dir, nproc_per_node=2)
+    process = start_sft(run_dir, is_program=True, nproc_per_node=2)  # its ranks are found by their command
     wait_for_checkpoint(run_dir, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -171,7 +180,7 @@ def messages(run_dir: Path) -> list[str]:
     return [event["data"]["message"] for event in events(run_dir) if event["type"] == "log"]
 
 
-def wait_for_checkpoint(run_dir: Path, process: ForkedStage) -> None:
+def wait_for_checkpoint(run_dir: Path, process: ForkedStage | subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 120
     while not any(event["type"] == "checkpoint" for event in events(run_dir)):
         assert process.poll() is None, (run_dir / "stages/sft/log.txt").read_text()[-4000:]
