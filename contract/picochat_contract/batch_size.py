@@ -75,10 +75,12 @@ def accumulation_steps(
                 param="global_batch_tokens",
             )
     if found > MAX_ROWS:
+        whence = DERIVED if grad_accum_steps is None and global_batch_tokens is None else "as given"
         raise SpecError(
             Code.INVALID_VALUE,
-            f"a step of {found * micro.tokens:,} tokens takes {found:,} forward passes of {_WHAT} = {micro} tokens, and "
-            f"{MAX_ROWS:,} are the limit; give global_batch_tokens or grad_accum_steps, or more device_batch_size",
+            f"grad_accum_steps would be {found:,}, and {MAX_ROWS:,} is the most: a step of {found * micro.tokens:,} tokens, "
+            f"{whence}, takes so many forward passes of {_WHAT} = {micro} tokens; give global_batch_tokens or "
+            "grad_accum_steps, fewer max_steps, or more device_batch_size",
             param="global_batch_tokens",
         )
     return found

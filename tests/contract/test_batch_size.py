@@ -99,9 +99,17 @@ def test_both_may_be_given_where_they_agree_and_not_else() -> None:
     assert "4 forward passes" in error.message and "give one of the two" in error.message
 
 
-@pytest.mark.parametrize("batch", [{"max_steps": 2**31 - 1}, {"global_batch_tokens": 2**60}])
-def test_more_passes_than_a_config_holds_are_refused(batch: dict[str, Any]) -> None:
-    assert "1,048,576 are the limit" in refused({**LONG, **batch}).message
+@pytest.mark.parametrize(
+    ("batch", "passes", "said"),
+    [
+        ({"max_steps": 2**31 - 1}, "361,443,611", "derived by Step Law, arXiv 2503.04715"),
+        ({"global_batch_tokens": 2**60}, "562,949,953,421,312", "as given"),
+    ],
+)
+def test_more_passes_than_a_config_holds_are_refused(batch: dict[str, Any], passes: str, said: str) -> None:
+    message = refused({**LONG, **batch}).message
+    assert message.startswith(f"base.grad_accum_steps would be {passes}, and 1,048,576 is the most")
+    assert f"tokens, {said}, takes so many forward passes" in message
 
 
 def test_a_spec_that_was_written_down_and_read_again_derives_the_same() -> None:
