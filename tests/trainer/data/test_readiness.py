@@ -4,6 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from picochat_contract.batch_size import stage_config
+from picochat_contract.configs import BaseSection
 from picochat_contract.data_configs import CleaningConfig
 from picochat_trainer.data.budget import suggest_budget
 from picochat_trainer.data.building.tally import Share
@@ -118,3 +120,18 @@ def test_the_suggested_context_fits_documents_and_corpus(
     assert f"--max-steps {budget.suggested_base_steps} " in budget.training_command
     tokens = budget.estimated_tokens
     assert budget.suggested_base_steps == pytest.approx(min(100_000, 4 * tokens / (16 * context)), abs=0.5)
+
+
+def test_the_suggested_command_trains_on_the_tokens_that_its_steps_were_chosen_for() -> None:
+    command = suggest_budget(replace(STATS, num_characters=400_000_000, num_documents=100)).training_command
+    words = command.split()
+    given = {word: words[i + 1] for i, word in enumerate(words) if word.startswith("--")}
+    section = BaseSection.model_validate(
+        {
+            "model": {"sequence_len": given["--context-size"]},
+            "max_steps": given["--max-steps"],
+            "device_batch_size": given["--batch-size"],
+            "grad_accum_steps": given.get("--grad-accum-steps"),
+        }
+    )
+    assert stage_config(section, 1).grad_accum_steps == 1  # steps are counted for 16 rows each

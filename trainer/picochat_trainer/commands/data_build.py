@@ -17,7 +17,7 @@ from rich.table import Column, Table
 
 from picochat_trainer.commands.corpus_places import check_places, corpus_places
 from picochat_trainer.cores import available_cores
-from picochat_trainer.data.budget import suggest_budget
+from picochat_trainer.data.budget import BATCH_ROWS, suggest_budget
 from picochat_trainer.data.cluster import Engine, open_workers
 from picochat_trainer.data.corpus import build_corpus, preview_corpus
 from picochat_trainer.data.corpus_store import CorpusStore
@@ -273,7 +273,7 @@ def _print_judgement(console: Console, corpus: Corpus) -> None:
     if budget.estimated_tokens:
         print(
             f"about {budget.estimated_tokens:,} tokens; suggested context {budget.suggested_context_size}, "
-            f"{budget.suggested_base_steps:,} steps"
+            f"{budget.suggested_base_steps:,} steps of {BATCH_ROWS} rows"
         )
 
 

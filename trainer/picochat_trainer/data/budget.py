@@ -53,6 +53,7 @@ def suggest_budget(stats: CorpusStats) -> Budget:
         suggested_base_steps=steps,
         training_command=(
             "picochat train base --corpus corpus.txt --corpus-manifest corpus_manifest.json --tokenizer tokenizer.json "
-            f"--split-mode document --context-size {context} --batch-size {BATCH_ROWS} --max-steps {steps} --out-dir base"
+            f"--split-mode document --context-size {context} --batch-size {BATCH_ROWS} --grad-accum-steps 1 "
+            f"--max-steps {steps} --out-dir base"
         ),
     )

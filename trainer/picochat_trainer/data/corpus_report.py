@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from picochat_contract.data_configs import Source
 
-from picochat_trainer.data.budget import suggest_budget
+from picochat_trainer.data.budget import BATCH_ROWS, suggest_budget
 from picochat_trainer.data.building.tally import Share
 from picochat_trainer.data.cleaning.reasons import Reason
 from picochat_trainer.data.facts import Corpus, CorpusStats, FileRecord
@@ -186,7 +186,7 @@ def _budget(corpus: Corpus) -> list[list[str]]:
     text = (
         f"About {budget.estimated_tokens:,} tokens (at {budget.tokens_per_character:g} per character): "
         f"{budget.estimated_windows:,} windows of {budget.suggested_context_size:,} tokens. A first run could take "
-        f"{budget.suggested_base_steps:,} steps:"
+        f"{budget.suggested_base_steps:,} steps of {BATCH_ROWS} rows:"
     )
     return [["## Budget"], [text], ["```text", budget.training_command, "```"]]
 
