@@ -1,6 +1,6 @@
 """How much a token teaches: our AdamW and our Muon beside a nanoGPT-style AdamW, at equal tokens, on real text.
 
-    python bench/learning.py [--data ../shared/data] [--folder F] [--quick] [--steps 300]
+    python bench/learning.py [--data ../shared/data] [--folder F] [--quick] [--steps 300] [--seeds 1337 1 2]
 
 Text: WikiText-2's validation split and tinyshakespeare, a tenth of the documents held out. All runs train the same model
 class and shape (3.2M parameters with a byte-pair vocabulary of 4,096), from the same weights, on the same batches in the
@@ -12,7 +12,10 @@ same order, so only the recipe differs:
   Muon, and with Muon on a schedule of --muon-part of the steps. `--derived` derives the decay too and goes linearly to zero. The step at which Muon's curve crosses AdamW's last bits per byte is a
   strict measure, since its rate is still high there; the short run ends its schedule, as a user's would.
 
-Bits per byte of all are measured alike, on the same held-out text. About 12 minutes on two quiet cores. A run that is
+With several --seeds, each gives other weights, batches and held-out documents; curves are means over them, and the difference
+of AdamW to the baseline is paired by seed, with its standard error.
+
+Bits per byte of all are measured alike, on the same held-out text. About 12 minutes a seed on two quiet cores. A run that is
 finished in --folder is not run again, one that was stopped goes on; --fresh begins anew. Prints one table and writes learning.json.
 """
 
@@ -21,6 +24,7 @@ import json
 import math
 import re
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -67,6 +71,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--nanogpt-rates", type=float, nargs="+", default=[1e-3, 3e-3])
     parser.add_argument("--muon-part", type=float, default=0.75)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[BaseConfig.model_fields["seed"].default])
+    parser.add_argument("--only-adamw", action="store_true", help="Leave Muon out.")
     parser.add_argument("--derived", action="store_true", help="Derived decay, linear down to zero.")
     parser.add_argument("--muon-rate", type=float, help="Instead of the derived one.")
     parser.add_argument("--fresh", action="store_true", help="Forget what --folder holds.")
@@ -83,16 +89,24 @@ def main() -> None:
     _report(args, _run_all(args))
 
 
-def _run_all(args: argparse.Namespace) -> dict[str, Curve]:
-    curves: dict[str, Curve] = {}
-    for rate in args.nanogpt_rates:
-        name = f"{BASELINE} {rate:g}"
-        curves[name] = _nanogpt(args, name, rate)
-    muon = {"optimizer": "muon", "learning_rate": args.muon_rate}
-    curves["AdamW"] = _ours(args, "adamw", args.steps, {"optimizer": "adamw"})
-    curves["Muon"] = _ours(args, "muon", args.steps, muon)
-    curves["Muon, short"] = _ours(args, "muon_short", round(args.muon_part * args.steps), muon)
+def _run_all(args: argparse.Namespace) -> dict[str, list[Curve]]:
+    """The curves of each recipe, one for each seed."""
+    curves: dict[str, list[Curve]] = {}
+    for seed in args.seeds:
+        for name, curve in _run_seed(args, seed):
+            curves.setdefault(name, []).append(curve)
     return curves
+
+
+def _run_seed(args: argparse.Namespace, seed: int) -> Iterator[tuple[str, Curve]]:
+    for rate in args.nanogpt_rates:
+        yield f"{BASELINE} {rate:g}", _nanogpt(args, seed, rate)
+    yield "AdamW", _ours(args, "adamw", args.steps, {"optimizer": "adamw", "seed": seed})
+    if args.only_adamw:
+        return
+    muon = {"optimizer": "muon", "learning_rate": args.muon_rate, "seed": seed}
+    yield "Muon", _ours(args, "muon", args.steps, muon)
+    yield "Muon, short", _ours(args, "muon_short", round(args.muon_part * args.steps), muon)
 
 
 def _config(args: argparse.Namespace, num_steps: int, **changes: Any) -> BaseConfig:
@@ -122,6 +136,7 @@ def _config(args: argparse.Namespace, num_steps: int, **changes: Any) -> BaseCon
 
 
 def _ours(args: argparse.Namespace, name: str, num_steps: int, changes: dict[str, Any]) -> Curve:
+    name = f"{name}_{changes['seed']}"
     run_dir, data = args.folder / name, args.folder / "data"
     start = time.perf_counter()
     [row] = LocalRun(
@@ -141,21 +156,22 @@ def _ours(args: argparse.Namespace, name: str, num_steps: int, changes: dict[str
 # -- the baseline
 
 
-def _nanogpt(args: argparse.Namespace, name: str, rate: float) -> Curve:
-    path = args.folder / f"nanogpt_{rate:g}_{args.steps}.json"
+def _nanogpt(args: argparse.Namespace, seed: int, rate: float) -> Curve:
+    name = f"nanogpt_{rate:g}_{args.steps}_{seed}"
+    path = args.folder / f"{name}.json"
     start = time.perf_counter()
     if path.exists():
         _say(name, "cached", start)
         return {int(step): bpb for step, bpb in json.loads(path.read_text("utf-8")).items()}
-    curve = _train_nanogpt(args, rate)
+    curve = _train_nanogpt(args, seed, rate)
     write_json(path, curve)
     _say(name, "done", start)
     return curve
 
 
-def _train_nanogpt(args: argparse.Namespace, rate: float) -> Curve:
+def _train_nanogpt(args: argparse.Namespace, seed: int, rate: float) -> Curve:
     """nanoGPT's loop. Only model, batches and validation are ours."""
-    config = _config(args, args.steps)
+    config = _config(args, args.steps, seed=seed)
     set_threads(Resources(device="cpu"))
     tokenizer = Tokenizer.load(args.folder / "data")
     store = TokenStore.open(args.folder / "data" / layout.TOKENS_DIR)
@@ -294,33 +310,46 @@ def crossing(curve: Curve, target: float) -> float | None:
     return None
 
 
-def _report(args: argparse.Namespace, curves: dict[str, Curve]) -> None:
-    last = {name: curve[max(curve)] for name, curve in curves.items()}
+def _mean(curves: list[Curve]) -> Curve:
+    return {step: statistics.fmean(curve[step] for curve in curves) for step in curves[0]}
+
+
+def _last(curve: Curve) -> float:
+    return curve[max(curve)]
+
+
+def _report(args: argparse.Namespace, curves: dict[str, list[Curve]]) -> None:
+    means = {name: _mean(of_seeds) for name, of_seeds in curves.items()}
+    last = {name: _last(mean) for name, mean in means.items()}
     baseline = min((name for name in curves if name.startswith(BASELINE)), key=last.__getitem__)
-    reached = crossing(curves["Muon"], last["AdamW"])
     config = _config(args, args.steps)
-    figures = {
+    pairs = zip(curves["AdamW"], curves[baseline], strict=True)
+    differences = [_last(ours) - _last(theirs) for ours, theirs in pairs]
+    figures: dict[str, float | None] = {
         "adamw_bpb_over_nanogpt_bpb": last["AdamW"] / last[baseline],
-        "muon_bpb_over_adamw_bpb": last["Muon"] / last["AdamW"],
-        "muon_short_bpb_over_adamw_bpb": last["Muon, short"] / last["AdamW"],
-        "muon_short_part_of_steps": args.muon_part,
-        "muon_steps_to_adamw_bpb_over_steps": None if reached is None else reached / args.steps,
+        "adamw_bpb_minus_nanogpt_bpb": statistics.fmean(differences),
+        "its_standard_error_over_seeds": _standard_error(differences),
     }
-    rows = sorted({step for curve in curves.values() for step in curve})
-    print("\nbits per byte on held-out text\n")
-    print("step".rjust(6) + "".join(name.rjust(15) for name in curves))
-    for step in rows:
-        cells = (f"{curve[step]:.4f}" if step in curve else "" for curve in curves.values())
-        print(f"{step:6d}" + "".join(cell.rjust(15) for cell in cells))
-    print(f"\nbaseline: {baseline}, {last[baseline]:.4f}")
+    if "Muon" in curves:
+        reached = crossing(means["Muon"], last["AdamW"])
+        figures |= {
+            "muon_bpb_over_adamw_bpb": last["Muon"] / last["AdamW"],
+            "muon_short_bpb_over_adamw_bpb": last["Muon, short"] / last["AdamW"],
+            "muon_short_part_of_steps": args.muon_part,
+            "muon_steps_to_adamw_bpb_over_steps": None if reached is None else reached / args.steps,
+        }
+    _print_curves(means)
+    by_seed = {name: [round(_last(curve), 4) for curve in of_seeds] for name, of_seeds in curves.items()}
+    print(f"\nlast, by seed {args.seeds}: {by_seed}\nbaseline: {baseline}, {last[baseline]:.4f}")
     for name, value in figures.items():
-        print(f"{name:<38} {'never' if value is None else format(value, '.4f')}")
+        print(f"{name:<38} {'none' if value is None else format(value, '.4f')}")
     write_json(
         args.folder / "learning.json",
         {
             "quick": args.quick,
             "device": describe("cpu"),
             "steps": args.steps,
+            "seeds": args.seeds,
             "tokens_per_step": config.device_batch_size * config.model.sequence_len,
             "model": config.model.model_dump(mode="json"),
             "baseline": baseline,
@@ -328,7 +357,18 @@ def _report(args: argparse.Namespace, curves: dict[str, Curve]) -> None:
             "curves": curves,
         },
     )
-    print(f"\n{args.folder / 'learning.json'}")
+
+
+def _standard_error(values: list[float]) -> float | None:
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def _print_curves(means: dict[str, Curve]) -> None:
+    print("\nbits per byte on held-out text\n")
+    print("step".rjust(6) + "".join(name.rjust(15) for name in means))
+    for step in sorted({step for curve in means.values() for step in curve}):
+        cells = (f"{curve[step]:.4f}" if step in curve else "" for curve in means.values())
+        print(f"{step:6d}" + "".join(cell.rjust(15) for cell in cells))
 
 
 def _say(name: str, what: str, start: float) -> None:

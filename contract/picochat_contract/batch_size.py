@@ -9,12 +9,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from picochat_contract.config_base import MAX_ROWS
-from picochat_contract.configs import BaseConfig, BaseSection, BaseSettings, OptimConfig
+from picochat_contract.configs import BaseConfig, BaseSection, BaseSettings, BatchSource, OptimConfig
 from picochat_contract.errors import Code, SpecError
 
 FACTOR: Final = 0.58
 POWER: Final = 0.571
 DERIVED: Final = "derived by Step Law, arXiv 2503.04715"
+_WORDS: Final[dict[BatchSource, str]] = {
+    "given": "given",
+    "derived": DERIVED,
+    "one_pass": "one forward pass, as max_minutes leaves the number of steps open",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +47,21 @@ def micro_batch(settings: BaseSettings, num_ranks: int) -> MicroBatch:
 
 def stage_config(section: BaseSection, num_ranks: int) -> BaseConfig:
     """The section with its batch settled for this many ranks; raise SpecError where it cannot be."""
-    is_given = section.grad_accum_steps is not None or section.global_batch_tokens is not None
+    source: BatchSource = "derived"
+    if section.grad_accum_steps is not None or section.global_batch_tokens is not None:
+        source = "given"
+    elif (
+        section.max_minutes is not None
+    ):  # then `max_steps` may stand out of reach, and says nothing of the tokens
+        source = "one_pass"
     accumulation = accumulation_steps(
         micro_batch(section, num_ranks),
         grad_accum_steps=section.grad_accum_steps,
         global_batch_tokens=section.global_batch_tokens,
-        law_tokens=law_batch_of_steps(section.max_steps),
+        law_tokens=0 if source == "one_pass" else law_batch_of_steps(section.max_steps),
     )
     settings = {name: getattr(section, name) for name in BaseSettings.model_fields}
-    return BaseConfig(
-        **settings, grad_accum_steps=accumulation, batch_source="given" if is_given else "derived"
-    )
+    return BaseConfig(**settings, grad_accum_steps=accumulation, batch_source=source)
 
 
 def accumulation_steps(
@@ -71,7 +80,7 @@ def accumulation_steps(
             raise SpecError(
                 Code.INVALID_VALUE,
                 f"grad_accum_steps {grad_accum_steps:,} and global_batch_tokens {global_batch_tokens:,} do not agree: these "
-                f"are {found:,} forward passes of {_WHAT} = {micro} tokens; give one of the two, null for the other",
+                f"are {found:,} forward passes of {_WHAT} = {micro} tokens; give one of the two, and leave the other out",
                 param="global_batch_tokens",
             )
     if found > MAX_ROWS:
@@ -93,7 +102,7 @@ def nearest_passes(micro: MicroBatch, num_tokens: float) -> int:
 
 def source_in_words(config: OptimConfig) -> str:
     """Where the rows of a step come from, as reports say it."""
-    return DERIVED if isinstance(config, BaseConfig) and config.batch_source == "derived" else "given"
+    return _WORDS[config.batch_source] if isinstance(config, BaseConfig) else "given"
 
 
 def law_batch(num_tokens: float) -> float:

@@ -17,7 +17,7 @@ GateProfile = Literal["none", "research", "first_release", "skill_release"]
 AttentionBackend = Literal["auto", "flash", "efficient", "math", "cudnn", "flex", "fa3"]
 DistributedStrategy = Literal["ddp", "fsdp"]
 LrDecay = Literal["none", "linear", "cosine", "wsd"]
-BatchSource = Literal["given", "derived"]
+BatchSource = Literal["given", "derived", "one_pass"]
 MAX_REPEATS = 1_000  # of a canary
 
 
@@ -202,7 +202,7 @@ class BaseSettings(OptimSettings):
 
 class BaseSection(BaseSettings):
     """`base` of a run spec. The tokens of an optimizer step are given one way or the other, or neither, and then derived
-    from `max_steps` (`batch_size.py`)."""
+    from `max_steps`, unless `max_minutes` ends the training (`batch_size.py`)."""
 
     grad_accum_steps: Rows | None = None
     """Forward passes per optimizer step."""

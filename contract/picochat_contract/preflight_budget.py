@@ -169,8 +169,8 @@ def plan_budget(config: PreflightConfig, plan: RunPlan, facts: PreflightFacts) -
 def _tokens_per_step(base: BaseConfig, num_ranks: int, target: float) -> int:
     """Those of the plan where they are given; a derived batch is another one once the plan meets its target."""
     micro = micro_batch(base, num_ranks)
-    given = base.batch_source == "given"
-    return micro.tokens * (base.grad_accum_steps if given else nearest_passes(micro, law_batch(target)))
+    derived = base.batch_source == "derived"
+    return micro.tokens * (nearest_passes(micro, law_batch(target)) if derived else base.grad_accum_steps)
 
 
 def estimated_tokens_per_byte(tokenizer: TokenizerConfig) -> tuple[float, str]:

@@ -56,6 +56,17 @@ def test_a_batch_that_is_not_given_comes_as_near_to_the_law_as_whole_passes_allo
         assert abs(tokens_per_step(config, ranks) - law_batch_of_steps(10_000)) <= 8 * 256 * ranks / 2
 
 
+def test_where_minutes_end_the_training_steps_that_stand_out_of_reach_ask_for_no_batch() -> None:
+    config = base_of({**LONG, "max_steps": 2**31 - 1, "max_minutes": 30.0})
+    assert (config.grad_accum_steps, config.batch_source) == (1, "one_pass")
+    assert "max_minutes" in source_in_words(config)
+
+
+def test_minutes_leave_a_given_batch_as_it_is() -> None:
+    config = base_of({**LONG, "max_minutes": 30.0, "grad_accum_steps": 5})
+    assert (config.grad_accum_steps, config.batch_source) == (5, "given")
+
+
 def test_a_short_run_accumulates_nothing() -> None:
     assert base_of({}).grad_accum_steps == 1
     assert base_of({}).batch_source == "derived"

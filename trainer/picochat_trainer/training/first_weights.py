@@ -92,7 +92,7 @@ def _fill_from_main(parameter: nn.Parameter, value: Tensor | None) -> Tensor:
     if value is None:
         whole = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device)
     else:
-        whole = value.to(parameter.device)
+        whole = value.to(parameter.device, parameter.dtype)
     dist.broadcast(whole, 0)
     part = whole
     if isinstance(parameter, DTensor):
