@@ -17,6 +17,7 @@ GateProfile = Literal["none", "research", "first_release", "skill_release"]
 AttentionBackend = Literal["auto", "flash", "efficient", "math", "cudnn", "flex", "fa3"]
 DistributedStrategy = Literal["ddp", "fsdp"]
 LrDecay = Literal["none", "linear", "cosine", "wsd"]
+Optimizer = Literal["adamw", "muon"]
 BatchSource = Literal["given", "derived", "one_pass"]
 MAX_REPEATS = 1_000  # of a canary
 
@@ -168,7 +169,7 @@ class BaseSettings(OptimSettings):
     model: ModelConfig = ModelConfig()
     max_steps: Steps = 300
     device_batch_size: Rows = 16
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Optimizer = "adamw"
     """muon: orthogonalised momentum for the matrices of the blocks, AdamW for the rest, at one learning rate."""
     loss_spike_rollback: bool = False
     """Go back to the last good weights at half the learning rate where the loss jumps."""

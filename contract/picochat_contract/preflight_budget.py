@@ -144,7 +144,9 @@ def plan_budget(config: PreflightConfig, plan: RunPlan, facts: PreflightFacts) -
         base_effective_learning_rate=figures.learning_rate,
         base_effective_weight_decay=figures.weight_decay,
         sft_effective_learning_rate=effective_learning_rate(sft, ranks),
-        law_learning_rate=law_learning_rate(num_body_parameters(base.model), planned, step_tokens),
+        law_learning_rate=law_learning_rate(
+            num_body_parameters(base.model), planned, step_tokens, base.optimizer
+        ),
         long_run=is_long,
         long_run_reason=reason,
         muon_share=muon_share(base, vocab, ranks),

@@ -6,9 +6,9 @@ __version__ = "0.1.0"
 STAGE_CODE: dict[str, int] = {
     "dataset": 5,
     "honesty": 2,
-    "preflight": 4,
+    "preflight": 5,
     "tokenizer": 2,
-    "base": 3,
+    "base": 4,
     "sft": 4,
     "fit": 1,
     "eval": 2,

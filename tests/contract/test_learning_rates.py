@@ -1,13 +1,15 @@
 """Learning rates and weight decays that follow from model, tokens and batch."""
 
 import pytest
-from picochat_contract.configs import BaseConfig, ModelConfig, SftConfig
+from picochat_contract.configs import BaseConfig, ModelConfig, Optimizer, SftConfig
 from picochat_contract.learning_rates import (
     DEFAULT_SFT_DECAY,
     DEFAULT_SFT_RATE,
+    FITTED_FROM,
     LAW_MAXIMUM,
     LEAST_DECAY,
     MOST_DECAY,
+    SMALL_ADAMW_MAXIMUM,
     effective_learning_rate,
     effective_weight_decay,
     law_learning_rate,
@@ -42,26 +44,33 @@ def test_automatic_scaling_follows_the_square_root_of_the_rows(rows: int, ranks:
 def test_the_law_gives_its_own_rate_at_its_own_batch() -> None:
     """1.79 N^-0.713 D^0.307 at 0.58 D^0.571 tokens per step: N = 1e9, D = 1e11."""
     batch = round(0.58 * 1e11**0.571)
-    assert law_learning_rate(10**9, 10**11, batch) == pytest.approx(
+    assert law_learning_rate(10**9, 10**11, batch, "adamw") == pytest.approx(
         1.79 * 1e9**-0.713 * 1e11**0.307, rel=1e-4
     )
 
 
 def test_a_fourfold_batch_doubles_the_rate_of_the_law() -> None:
-    small, large = (law_learning_rate(10**9, 2 * 10**10, batch) for batch in (2**18, 2**20))
+    small, large = (law_learning_rate(10**9, 2 * 10**10, batch, "adamw") for batch in (2**18, 2**20))
     assert large == pytest.approx(2 * small)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_small_models_are_not_given_rates_outside_what_the_law_was_fitted_on(optimizer: str) -> None:
-    assert law_learning_rate(10**5, 10**7, 2_048) == LAW_MAXIMUM
-    config = BaseConfig(learning_rate=None, optimizer=optimizer)  # type: ignore[arg-type]
-    assert effective_learning_rate(config, 1) == LAW_MAXIMUM
+@pytest.mark.parametrize(("optimizer", "most"), [("adamw", SMALL_ADAMW_MAXIMUM), ("muon", LAW_MAXIMUM)])
+def test_small_models_are_not_given_rates_outside_what_the_law_was_fitted_on(
+    optimizer: Optimizer, most: float
+) -> None:
+    assert law_learning_rate(10**5, 10**7, 2_048, optimizer) == most
+    config = BaseConfig(learning_rate=None, optimizer=optimizer)
+    assert effective_learning_rate(config, 1) == most
+
+
+def test_models_that_the_law_was_fitted_on_have_its_rates_with_adamw_too() -> None:
+    assert SMALL_ADAMW_MAXIMUM < law_learning_rate(FITTED_FROM, 2 * 10**9, 2**17, "adamw") <= LAW_MAXIMUM
+    assert law_learning_rate(FITTED_FROM - 1, 2 * 10**9, 2**17, "adamw") == SMALL_ADAMW_MAXIMUM
 
 
 def test_a_rate_that_is_not_given_is_that_of_the_law_for_all_tokens_of_the_run() -> None:
     step_tokens = 128 * 1024
-    wanted = law_learning_rate(num_body_parameters(MEDIUM.model), 15_625 * step_tokens, step_tokens)
+    wanted = law_learning_rate(num_body_parameters(MEDIUM.model), 15_625 * step_tokens, step_tokens, "adamw")
     assert effective_learning_rate(MEDIUM, 1) == wanted
     assert 5e-4 < wanted < LAW_MAXIMUM
 
