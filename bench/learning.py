@@ -69,7 +69,7 @@ def main() -> None:
         "--folder", type=Path, default=Path(tempfile.gettempdir()) / "picochat-bench-learning"
     )
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--nanogpt-rates", type=float, nargs="+", default=[1e-3, 3e-3])
+    parser.add_argument("--nanogpt-rates", type=float, nargs="+", default=[1e-3, 2e-3, 3e-3])
     parser.add_argument("--muon-part", type=float, default=0.75)
     parser.add_argument("--seeds", type=int, nargs="+", default=[BaseConfig.model_fields["seed"].default])
     parser.add_argument("--only-adamw", action="store_true", help="Leave Muon out.")
