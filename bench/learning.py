@@ -7,10 +7,12 @@ class and shape (3.2M parameters with a byte-pair vocabulary of 4,096), from the
 same order, so only the recipe differs:
 
 - nanoGPT: its `train.py` in a plain torch loop of this file: AdamW with betas 0.9 and 0.95, decay 0.1 on matrices, clip
-  1.0, linear warm-up, cosine down to a tenth; run at each of --nanogpt-rates, the best of which is the baseline.
-- ours: the base stage as it is without settings (derived learning rate, decay 0.1, cosine down to a tenth); with AdamW, with
-  Muon, and with Muon on a schedule of --muon-part of the steps. `--derived` derives the decay too and goes linearly to zero. The step at which Muon's curve crosses AdamW's last bits per byte is a
-  strict measure, since its rate is still high there; the short run ends its schedule, as a user's would.
+  1.0, linear warm-up over a twentieth of the steps (its own runs have a fiftieth and less), cosine down to a tenth; run at each of
+  --nanogpt-rates, the best of which is the baseline.
+- ours: the base stage as it is without settings (derived learning rate and warm-up, decay 0.1, cosine down to a tenth); with
+  AdamW, with Muon, and with Muon on a schedule of --muon-part of the steps. `--derived` derives the decay too and goes
+  linearly to zero. The step at which Muon's curve crosses AdamW's last bits per byte is a strict measure, since its rate
+  is still high there; the short run ends its schedule, as a user's would.
 
 With several --seeds, each gives other weights, batches and held-out documents; curves are means over them, and the difference
 of AdamW to the baseline is paired by seed, with its standard error.
@@ -118,7 +120,6 @@ def _config(args: argparse.Namespace, num_steps: int, **changes: Any) -> BaseCon
         "max_steps": num_steps,
         "device_batch_size": 4 if args.quick else 32,
         "learning_rate": None,
-        "warmup_steps": max(2, num_steps // 20),
         "eval_every": max(1, num_steps // NUM_POINTS),
         "checkpoint_every": 100,
         "log_every": 25,
@@ -201,7 +202,7 @@ def _train_nanogpt(args: argparse.Namespace, seed: int, rate: float) -> Curve:
     module, curve = LossModule(model), Curve()
     for step in range(args.steps):
         for group in optimizer.param_groups:
-            group["lr"] = _nanogpt_rate(step, args.steps, config.warmup_steps, rate)
+            group["lr"] = _nanogpt_rate(step, args.steps, max(2, args.steps // 20), rate)
         [(tokens_BT, targets_BT)] = data.batches.next_step().micro_batches
         with autocast("cpu", dtype):
             loss = module(tokens_BT, targets_BT)

@@ -110,7 +110,8 @@ class OptimSettings(Config):
     """Highest rate of the schedule, before `auto_lr_scaling`; None derives it (`learning_rates.py`)."""
     auto_lr_scaling: bool = False
     """Multiply the rate by sqrt(rows per optimizer step / 8), over all ranks (`learning_rates.py`)."""
-    warmup_steps: int = Field(default=20, ge=0)
+    warmup_steps: int | None = Field(default=None, ge=0)
+    """Steps over which the rate rises; None derives them (`learning_rates.py`)."""
     lr_decay: LrDecay = "cosine"
     """wsd: constant after the warm-up, then linear decay over the last `decay_fraction` of the steps."""
     decay_fraction: float = Field(default=0.5, gt=0, le=1)

@@ -22,7 +22,7 @@ from picochat_contract.configs import (
 )
 from picochat_contract.device_classes import planned_machine
 from picochat_contract.errors import Code, SpecError
-from picochat_contract.learning_rates import effective_learning_rate
+from picochat_contract.learning_rates import effective_learning_rate, law_warmup
 from picochat_contract.model_size import num_body_parameters, num_parameters
 from picochat_contract.plan_figures import PlanFigures, plan_figures
 from picochat_contract.scales_facts import run_plan
@@ -267,7 +267,7 @@ def _spec(
         "device_batch_size": rows,
         **({"grad_accum_steps": accumulation} if given is None else {"global_batch_tokens": given}),
         "weight_decay": None,
-        "warmup_steps": max(1, round(WARMUP_SHARE * steps)),
+        "warmup_steps": max(1, law_warmup(steps), round(WARMUP_SHARE * steps)),
         "val_fraction": round(min(0.1, max(0.0005, 4e6 / tokens)), 4),
         "eval_every": max(1, round(steps / 24)),
         "checkpoint_every": max(1, min(1_000, round(steps / 24))),

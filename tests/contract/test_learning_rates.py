@@ -7,10 +7,12 @@ from picochat_contract.learning_rates import (
     DEFAULT_SFT_RATE,
     FITTED_FROM,
     LAW_MAXIMUM,
+    LAW_WARMUP,
     LEAST_DECAY,
     MOST_DECAY,
     SMALL_ADAMW_MAXIMUM,
     effective_learning_rate,
+    effective_warmup_steps,
     effective_weight_decay,
     law_learning_rate,
     law_timescale,
@@ -113,3 +115,17 @@ def test_fine_tuning_has_values_of_its_own() -> None:
     config = SftConfig(learning_rate=None, weight_decay=None)
     assert effective_learning_rate(config, 1) == DEFAULT_SFT_RATE
     assert effective_weight_decay(config, 1) == DEFAULT_SFT_DECAY
+
+
+@pytest.mark.parametrize(
+    ("steps", "warmup"), [(100_000, 40), (200, 40), (199, 40), (100, 20), (5, 1), (2, 0), (1, 0)]
+)
+def test_the_warm_up_is_derived_and_a_fifth_of_a_short_run_at_most(steps: int, warmup: int) -> None:
+    """2 / (1 - 0.95) = 40."""
+    assert effective_warmup_steps(BaseConfig(max_steps=steps)) == warmup
+    assert effective_warmup_steps(SftConfig(max_steps=steps)) == warmup
+
+
+@pytest.mark.parametrize("given", [0, 3, LAW_WARMUP + 1, 1_000])
+def test_a_warm_up_that_is_given_is_taken(given: int) -> None:
+    assert effective_warmup_steps(BaseConfig(max_steps=100, warmup_steps=given)) == given

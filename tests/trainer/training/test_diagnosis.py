@@ -76,6 +76,17 @@ def test_the_report_says_where_rate_and_decay_come_from(
     assert rate is None or found["learning_rate"] == pytest.approx(rate)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"), [(None, "40 steps of warm-up (derived"), (7, "7 steps of warm-up (given)")]
+)
+def test_the_report_says_how_long_the_warm_up_is_and_where_it_comes_from(
+    given: int | None, said: str
+) -> None:
+    found = optimization(BaseConfig(warmup_steps=given), 1)
+    report = {"optimization": found, "throughput": throughput(), "num_nonfinite_steps": 0}
+    assert said in training_lines(report)[0]
+
+
 @pytest.mark.parametrize(("source", "said"), [("given", "given"), ("derived", "derived by Step Law")])
 def test_the_report_says_where_the_rows_of_a_step_come_from(source: BatchSource, said: str) -> None:
     found = optimization(BaseConfig(batch_source=source), 1)

@@ -228,6 +228,8 @@ def test_rates_that_are_derived_are_compared_as_they_come_out(tmp_path: Path) ->
     derived = fingerprint(tmp_path, learning_rate=None, weight_decay=None)["optimizer"]
     given = {"learning_rate": derived["learning_rate"], "weight_decay": derived["weight_decay"]}
     assert fingerprint(tmp_path, **given)["optimizer"] == derived
+    warmup = fingerprint(tmp_path, warmup_steps=None)["schedule"]
+    assert fingerprint(tmp_path, warmup_steps=warmup["warmup_steps"])["schedule"] == warmup
     assert 0 < derived["learning_rate"] < 0.01 and derived["weight_decay"] > 0
 
 

@@ -15,6 +15,12 @@ def test_warm_up_is_linear_and_its_first_step_is_not_zero() -> None:
     assert rates()[:4] == [0.25, 0.5, 0.75, 1.0]
 
 
+@pytest.mark.parametrize("decay", get_args(LrDecay))
+def test_a_derived_warm_up_gives_the_same_rates_as_one_of_as_many_steps_that_is_given(decay: str) -> None:
+    found = rates(lr_decay=decay, warmup_steps=None, max_steps=20)
+    assert found == rates(lr_decay=decay, warmup_steps=4, max_steps=20)
+
+
 @pytest.mark.parametrize("decay", ["linear", "cosine", "wsd"])
 def test_decay_falls_all_the_way_to_the_minimum(decay: str) -> None:
     found = rates(lr_decay=decay)[4:]

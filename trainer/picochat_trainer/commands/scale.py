@@ -12,6 +12,7 @@ from picochat_client.terminal import printable
 from picochat_contract.configs import AttentionBackend, GateProfile
 from picochat_contract.device_classes import GPU_CLASSES
 from picochat_contract.errors import Code, SpecError
+from picochat_contract.learning_rates import effective_warmup_steps
 from picochat_contract.scale_planner import ScalePlan, ScaleRequest, parse_count, plan_scale
 from picochat_contract.spec import validated
 from rich.console import Console
@@ -138,7 +139,7 @@ def _rows(planned: ScalePlan) -> list[tuple[str, str]]:
             f"{base.device_batch_size} rows x {base.grad_accum_steps} accumulated x "
             f"{resources['nproc_per_node']} rank(s)",
         ),
-        ("steps", f"{base.max_steps:,}, {base.warmup_steps:,} of them warm-up"),
+        ("steps", f"{base.max_steps:,}, {effective_warmup_steps(base):,} of them warm-up"),
         ("learning rate", f"{figures.learning_rate:.2g} (derived, arXiv 2503.04715)"),
         ("weight decay", f"{figures.weight_decay:.2g} (derived, arXiv 2505.13738)"),
         ("SFT", f"{sft['max_steps']:,} steps at {sft['learning_rate']:g}"),

@@ -8,6 +8,7 @@ from picochat_contract.batch_size import source_in_words
 from picochat_contract.configs import BaseConfig, OptimConfig
 from picochat_contract.learning_rates import (
     effective_learning_rate,
+    effective_warmup_steps,
     effective_weight_decay,
     rows_per_step,
 )
@@ -54,7 +55,8 @@ def optimization(config: OptimConfig, num_ranks: int) -> dict[str, Any]:
         if config.weight_decay is not None
         else ("derived (arXiv 2505.13738)" if is_base else "default of SFT"),
         "lr_decay": config.lr_decay,
-        "warmup_steps": config.warmup_steps,
+        "warmup_steps": effective_warmup_steps(config),
+        "warmup_steps_source": "derived (arXiv 1910.04209)" if config.warmup_steps is None else "given",
         "rows_per_step": rows_per_step(config, num_ranks),
         "rows_per_step_source": source_in_words(config),
         "grad_clip": config.grad_clip or None,
@@ -86,7 +88,7 @@ def training_lines(report: dict[str, Any]) -> list[str]:
     mean = f", mean of the weights with decay {found['ema_decay']:g}" if found["ema_decay"] else ""
     return [
         f"- {found['optimizer']} at learning rate {found['learning_rate']:.3g} ({found['learning_rate_source']}), "
-        f"{found['lr_decay']} decay, weight decay {found['weight_decay']:.3g} ({found['weight_decay_source']}), "
+        f"{found['warmup_steps']} steps of warm-up ({found['warmup_steps_source']}), {found['lr_decay']} decay, weight decay {found['weight_decay']:.3g} ({found['weight_decay_source']}), "
         f"{found['rows_per_step']} rows per step ({found['rows_per_step_source']}){mean}.",
         f"- Steps with NaN or Infinity: {report['num_nonfinite_steps']}.",
         f"- {throughput_text(throughput)}",

@@ -15,7 +15,12 @@ from typing import Any, Final
 import numpy as np
 from picochat_contract.configs import OptimConfig
 from picochat_contract.errors import Code, ContractError
-from picochat_contract.learning_rates import effective_learning_rate, effective_weight_decay, rows_per_step
+from picochat_contract.learning_rates import (
+    effective_learning_rate,
+    effective_warmup_steps,
+    effective_weight_decay,
+    rows_per_step,
+)
 from picochat_contract.manifest import code_version
 from picochat_contract.stages import StageName
 
@@ -37,11 +42,11 @@ COMPARED_FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "seed",
     ),
     "optimizer": ("optimizer", "grad_clip", "ema_decay", "loss_spike_rollback"),
-    "schedule": ("max_steps", "warmup_steps", "lr_decay", "decay_fraction", "min_lr_ratio"),
+    "schedule": ("max_steps", "lr_decay", "decay_fraction", "min_lr_ratio"),
     "choice": ("eval_every", "early_stop_patience", "early_stop_min_delta"),
 }
 """Config fields that are compared as they are, by section of the fingerprint. A stage has those that its config has."""
-RESOLVED_FIELDS: Final = ("learning_rate", "auto_lr_scaling", "weight_decay", "precision")
+RESOLVED_FIELDS: Final = ("learning_rate", "auto_lr_scaling", "warmup_steps", "weight_decay", "precision")
 """Fields of which only what becomes of them is compared."""
 ROUNDING_FIELDS: Final = (
     "device_batch_size",
@@ -80,6 +85,7 @@ def training_fingerprint(
         "learning_rate": effective_learning_rate(config, num_ranks),
         "weight_decay": effective_weight_decay(config, num_ranks),
     }
+    sections["schedule"]["warmup_steps"] = effective_warmup_steps(config)
     return {
         "code": code_version(stage),
         "tokenizer": tokenizer,

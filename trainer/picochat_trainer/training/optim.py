@@ -9,12 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from picochat_contract.configs import BaseConfig, OptimConfig
-from picochat_contract.learning_rates import effective_learning_rate, effective_weight_decay
+from picochat_contract.learning_rates import BETAS, effective_learning_rate, effective_weight_decay
 from torch import Tensor, nn
 
 from picochat_trainer.training.muon import Muon
 
-BETAS = (0.9, 0.95)
 EPS = 1e-8
 _BLOCKS = "layers."  # in the names of the parameters that Muon takes
 
