@@ -9,8 +9,9 @@ the head, on one rank alone.
 B rows, T tokens
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
@@ -26,6 +27,10 @@ from picochat_trainer.training.hardware import autocast
 P = ParamSpec("P")
 R = TypeVar("R")
 CompilerOptions = dict[str, str | int | bool | Callable[..., Any]]
+# The CPU has what PyTorch takes it to have, AVX-512 say: finding out that the compiler knows it too takes 6 s.
+INDUCTOR_OPTIONS: CompilerOptions = {"cpp.vec_isa_ok": True}
+
+KERNEL_OF_NOTHING = 'extern "C" void kernel(long) {}'
 
 
 class LossModule(nn.Module):
@@ -44,8 +49,7 @@ def compile_pieces(model: GPT, backend: str = "inductor") -> None:
 
     Of a block its body alone, without the hooks around it: those of FSDP are not for the compiler.
     """
-    # The CPU has what PyTorch takes it to have, AVX-512 say: finding out that the compiler knows it too takes 6 s.
-    options: CompilerOptions | None = {"cpp.vec_isa_ok": True} if backend == "inductor" else None
+    options = INDUCTOR_OPTIONS if backend == "inductor" else None
 
     def compile_piece(function: Callable[P, R]) -> Callable[P, R]:
         # Static shapes: whether a kernel is compiled for one shape or for any must not depend on the order in which
@@ -91,13 +95,39 @@ def compile_loss(
             return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
         return ""
 
-    problem = distributed.with_whole_block(model, problem_found)
+    with header_ahead(context.device):
+        problem = distributed.with_whole_block(model, problem_found)
     if distributed.any_rank([bool(problem)])[0]:
         message = f"torch.compile failed, going on without it ({problem or 'on another rank'})"
         context.events.log("warning", message)
         forget_compiled(model)
         return False
     return True
+
+
+@contextmanager
+def header_ahead(device: str) -> Iterator[None]:
+    """Inside, on a CPU, a thread precompiles the header of all C++ kernels, which takes 6 s, while blocks are being traced.
+
+    Inductor does so when the first kernel is written, and waits. Here a kernel that does nothing is compiled its way, so
+    that the header lies where the others look for it. What fails here fails there too, and is told there.
+    """
+    if device != "cpu":
+        yield
+        return
+    from torch._inductor import codecache
+    from torch._inductor import config as inductor_config
+
+    def compile_nothing() -> None:
+        with suppress(Exception), inductor_config.patch(INDUCTOR_OPTIONS):  # in this thread alone
+            codecache.CppPythonBindingsCodeCache.load_pybinding(["long"], KERNEL_OF_NOTHING)
+
+    thread = threading.Thread(target=compile_nothing, name="header-ahead", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def _try_out(model: GPT, shape: tuple[int, int], device: str, dtype: torch.dtype | None) -> None:
