@@ -41,7 +41,7 @@ class CheckResult(Config):
 
 
 class SanityReport(Config):
-    """Content of `sanity_report.json`."""
+    """Content of `preh100_sanity.json`."""
 
     created_at: datetime
     device: str

@@ -40,8 +40,8 @@ from picochat_trainer.sanity.resume import check_fingerprint_guard, check_resume
 from picochat_trainer.sanity.setup import Setup
 from picochat_trainer.training.hardware import autocast_dtype, describe, resolve_device, set_threads
 
-REPORT: Final = "sanity_report.json"
-REPORT_MD: Final = "sanity_report.md"
+REPORT: Final = "preh100_sanity.json"
+REPORT_MD: Final = "preh100_sanity.md"
 _WORK: Final = "work"
 
 
