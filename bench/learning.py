@@ -7,8 +7,9 @@ class and shape (3.2M parameters with a byte-pair vocabulary of 4,096), from the
 same order, so only the recipe differs:
 
 - nanoGPT: its `train.py` in a plain torch loop of this file: AdamW with betas 0.9 and 0.95, decay 0.1 on matrices, clip
-  1.0, linear warm-up over a twentieth of the steps (its own runs have a fiftieth and less), cosine down to a tenth; run at each of
-  --nanogpt-rates, the best of which is the baseline.
+  1.0, linear warm-up over --nanogpt-warmup steps (a twentieth of all; its own runs have a fiftieth and less), cosine down to
+  a tenth; run at each of --nanogpt-rates, the best of which is the baseline. With the warm-up that ours derives (40), its
+  schedule is ours, and the comparison shows how much of the difference is warm-up: all of it is to be expected.
 - ours: the base stage as it is without settings (derived learning rate and warm-up, decay 0.1, cosine down to a tenth); with
   AdamW, with Muon, and with Muon on a schedule of --muon-part of the steps. `--derived` derives the decay too and goes
   linearly to zero. The step at which Muon's curve crosses AdamW's last bits per byte is a strict measure, since its rate
@@ -22,6 +23,7 @@ finished in --folder is not run again, one that was stopped goes on; --fresh beg
 """
 
 import argparse
+import hashlib
 import json
 import math
 import re
@@ -37,6 +39,7 @@ import torch
 from picochat_contract import layout
 from picochat_contract.configs import BaseConfig, ModelConfig, Resources
 from picochat_contract.data_configs import TokenizerConfig
+from picochat_contract.manifest import code_version
 from picochat_contract.spec import validated
 from picochat_contract.stages import StageName
 from picochat_contract.states import StageState
@@ -72,6 +75,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--nanogpt-rates", type=float, nargs="+", default=[1e-3, 2e-3, 3e-3])
+    parser.add_argument("--nanogpt-warmup", type=int, help="Steps; a twentieth of --steps unless given.")
     parser.add_argument("--muon-part", type=float, default=0.75)
     parser.add_argument("--seeds", type=int, nargs="+", default=[BaseConfig.model_fields["seed"].default])
     parser.add_argument("--only-adamw", action="store_true", help="Leave Muon out.")
@@ -84,6 +88,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.quick:
         args.steps, args.folder = 20, args.folder / "quick"
+    if args.nanogpt_warmup is None:
+        args.nanogpt_warmup = max(2, args.steps // 20)
     if args.fresh or args.quick:
         shutil.rmtree(args.folder, ignore_errors=True)
     args.folder.mkdir(parents=True, exist_ok=True)
@@ -158,8 +164,8 @@ def _ours(args: argparse.Namespace, name: str, num_steps: int, changes: dict[str
 
 
 def _nanogpt(args: argparse.Namespace, seed: int, rate: float) -> Curve:
-    name = f"nanogpt_{rate:g}_{args.steps}_{seed}"
-    path = args.folder / f"{name}.json"
+    name = f"nanogpt_{rate:g}_{args.nanogpt_warmup}_{args.steps}_{seed}"
+    path = args.folder / f"{name}_{_what_it_trains_on(args.folder / 'data')}.json"
     start = time.perf_counter()
     if path.exists():
         _say(name, "cached", start)
@@ -168,6 +174,14 @@ def _nanogpt(args: argparse.Namespace, seed: int, rate: float) -> Curve:
     write_json(path, curve)
     _say(name, "done", start)
     return curve
+
+
+def _what_it_trains_on(data: Path) -> str:
+    """Model, loss and readers are those of the base stage, so a change of its code or of the text makes another run."""
+    whole = hashlib.sha256(code_version(StageName.BASE).encode())
+    for name in (layout.CORPUS, layout.TOKENIZER):
+        whole.update((data / name).read_bytes())
+    return whole.hexdigest()[:12]
 
 
 def _train_nanogpt(args: argparse.Namespace, seed: int, rate: float) -> Curve:
@@ -202,7 +216,7 @@ def _train_nanogpt(args: argparse.Namespace, seed: int, rate: float) -> Curve:
     module, curve = LossModule(model), Curve()
     for step in range(args.steps):
         for group in optimizer.param_groups:
-            group["lr"] = _nanogpt_rate(step, args.steps, max(2, args.steps // 20), rate)
+            group["lr"] = _nanogpt_rate(step, args.steps, args.nanogpt_warmup, rate)
         [(tokens_BT, targets_BT)] = data.batches.next_step().micro_batches
         with autocast("cpu", dtype):
             loss = module(tokens_BT, targets_BT)
@@ -351,6 +365,7 @@ def _report(args: argparse.Namespace, curves: dict[str, list[Curve]]) -> None:
             "device": describe("cpu"),
             "steps": args.steps,
             "seeds": args.seeds,
+            "nanogpt_warmup_steps": args.nanogpt_warmup,
             "tokens_per_step": config.device_batch_size * config.model.sequence_len,
             "model": config.model.model_dump(mode="json"),
             "baseline": baseline,

@@ -118,7 +118,7 @@ def test_fine_tuning_has_values_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "warmup"), [(100_000, 40), (200, 40), (199, 40), (100, 20), (5, 1), (2, 0), (1, 0)]
+    ("steps", "warmup"), [(100_000, 40), (200, 40), (199, 39), (100, 20), (13, 2), (5, 1), (4, 0), (1, 0)]
 )
 def test_the_warm_up_is_derived_and_a_fifth_of_a_short_run_at_most(steps: int, warmup: int) -> None:
     """2 / (1 - 0.95) = 40."""

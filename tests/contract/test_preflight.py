@@ -79,7 +79,7 @@ WARNS: dict[str, Case] = {
     "honesty_corpus": Case(LONG, honesty(corpus_prompt_hits=1)),
     "eval_duplicate_prompts": Case(SHORT, honesty(duplicate_eval_prompts=1)),
     "default_tuning_data": Case(spec(SHORT, dataset=GENERATED, gate={"profile": "research"})),
-    "ddp_loss_spike_rollback": Case(RELEASE, machine(gpus=[{**GPU, "memory_bytes": 31_400_000_000}])),
+    "ddp_loss_spike_rollback": Case(RELEASE, machine(gpus=[{**GPU, "memory_bytes": 29_815_000_000}])),
     "ddp_muon_optimizer": Case(base(DDP, optimizer="muon", device_batch_size=1, grad_accum_steps=1)),
     "fsdp_ranks": Case(spec(SHORT, resources={"distributed_strategy": "fsdp"})),
     "compute_optimal_horizon": Case(base(LONG, max_steps=2_000)),
@@ -129,7 +129,7 @@ BLOCKS: dict[str, Case] = {
         {"base": {"max_steps": 5_000}, "dataset": GENERATED, "gate": {"profile": "research"}}
     ),
     "attention_backend_runtime": Case(base(SHORT, attn_backend="flash")),
-    "ddp_loss_spike_rollback": Case(RELEASE, machine(gpus=[{**GPU, "memory_bytes": 31_000_000_000}])),
+    "ddp_loss_spike_rollback": Case(RELEASE, machine(gpus=[{**GPU, "memory_bytes": 29_415_000_000}])),
     "compute_optimal_horizon": Case(base(LONG, max_steps=13_000)),
     "corpus_model_fit": Case(LONG, corpus(num_bytes=5_000_000)),
     "base_exposure": Case(LONG, NO_TEXT),

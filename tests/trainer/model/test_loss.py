@@ -145,9 +145,10 @@ def test_float32_logits_of_a_whole_batch_are_never_held(wanted: int | None, expe
     [
         (4096, 4096, "cpu", None, 4096),  # 64 MiB
         (4097, 4096, "cpu", None, 2049),
-        (65_536, 32_768, "cuda", None, 8192),
-        (65_536, 4096, "cuda", None, 65_536),
-        (65_537, 32_768, "cuda", None, 7282),
+        (32_768, 8192, "cuda", None, 16_384),  # h100-100m: two chunks of 512 MiB
+        (65_536, 32_768, "cuda", None, 4096),
+        (32_768, 4096, "cuda", None, 32_768),
+        (65_537, 32_768, "cuda", None, 3856),
         (1000, 10**9, "cpu", None, 16),
         (1000, 50, "cpu", 400, 334),
         (1000, 50, "cpu", 16, 16),

@@ -1,6 +1,7 @@
 """The header of C++ kernels, precompiled while the first block is being traced."""
 
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,13 @@ def test_a_failure_of_it_is_no_failure_of_the_training(monkeypatch: pytest.Monke
         raise RuntimeError("no compiler")
 
     monkeypatch.setattr(CppPythonBindingsCodeCache, "load_pybinding", load)
+    with header_ahead("cpu"):
+        pass
+    assert not threads_of_it()
+
+
+def test_a_compiler_that_is_not_there_is_no_failure_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch._inductor", None)
     with header_ahead("cpu"):
         pass
     assert not threads_of_it()

@@ -17,14 +17,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from picochat_contract.preflight_footprint import WHOLE_LOGITS_CPU, WHOLE_LOGITS_GPU
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 IGNORE_INDEX = -100  # targets that carry no loss
 
-# Float32 logits up to this size are computed at once: a CPU's caches are small, its memory is shared.
-_WHOLE_BYTES = {"cpu": 64 << 20}
-_WHOLE_BYTES_ELSEWHERE = 1 << 30
 _MIN_CHUNK = 16
 
 Step = Callable[[Tensor, Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]
@@ -34,9 +32,10 @@ Whole = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 def chunk_size(num_tokens: int, vocab: int, device: str, wanted: int | None) -> int:
     """Tokens per chunk, as equal as can be; `num_tokens` where one chunk holds all.
 
-    Without a wish, as many as have float32 logits of 64 MiB on a CPU and 1 GiB elsewhere.
+    Without a wish, as many as have float32 logits of 64 MiB on a CPU and 512 MiB elsewhere.
     """
-    limit = wanted or max(_MIN_CHUNK, _WHOLE_BYTES.get(device, _WHOLE_BYTES_ELSEWHERE) // (4 * vocab))
+    whole = WHOLE_LOGITS_CPU if device == "cpu" else WHOLE_LOGITS_GPU
+    limit = wanted or max(_MIN_CHUNK, whole // (4 * vocab))
     num_chunks = -(-num_tokens // limit)
     return -(-num_tokens // num_chunks)
 

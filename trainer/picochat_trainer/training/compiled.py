@@ -115,12 +115,13 @@ def header_ahead(device: str) -> Iterator[None]:
     if device != "cpu":
         yield
         return
-    from torch._inductor import codecache
-    from torch._inductor import config as inductor_config
 
     def compile_nothing() -> None:
-        with suppress(Exception), inductor_config.patch(INDUCTOR_OPTIONS):  # in this thread alone
-            codecache.CppPythonBindingsCodeCache.load_pybinding(["long"], KERNEL_OF_NOTHING)
+        with suppress(Exception):
+            from torch._inductor import codecache, config
+
+            with config.patch(INDUCTOR_OPTIONS):  # of this thread alone
+                codecache.CppPythonBindingsCodeCache.load_pybinding(["long"], KERNEL_OF_NOTHING)
 
     thread = threading.Thread(target=compile_nothing, name="header-ahead", daemon=True)
     thread.start()
