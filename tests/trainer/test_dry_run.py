@@ -62,6 +62,9 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
                 ("metric", {"step": step, "values": {"tokens_per_second": speed, "train_loss": 3.0}})
             )
         events.append(("metric", {"step": steps[-1], "values": {"val_loss": 3.0}}))
+        events.append(
+            ("metric", {"step": steps[-1], "values": {"val_loss": 2.9, "unigram_bpb": 4.0}})
+        )  # the report's
         events += [("checkpoint", {}), ("log", {"message": "x"}), ("checkpoint", {})]
         with (stage / "events.jsonl").open("w") as file:
             for number, (kind, data) in enumerate(events):

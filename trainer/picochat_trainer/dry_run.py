@@ -258,7 +258,7 @@ def _measured(run_dir: Path, spec: RunSpec) -> Measured:
         peak=(throughput.get("peak") or {}).get("source"),
         startup_seconds=None if first is None and compiled is None else max(first or 0.0, compiled or 0.0),
         first_step_seconds=first,
-        validate_seconds=_each(throughput, "validate_seconds", _count(events, "val_loss")),
+        validate_seconds=_each(throughput, "validate_seconds", _num_validations(events)),
         checkpoint_seconds=_each(
             throughput, "checkpoint_seconds", sum(event.type is EventType.CHECKPOINT for event in events)
         ),
@@ -320,8 +320,11 @@ def _spread(intervals: Sequence[_Interval]) -> tuple[float | None, float | None]
     return tenths[0], tenths[-1]
 
 
-def _count(events: Sequence[StageEvent], name: str) -> int:
-    return sum(event.type is EventType.METRIC and name in event.data.get("values", {}) for event in events)
+def _num_validations(events: Sequence[StageEvent]) -> int:
+    """How often the loop validated: at most once after a step. The report measures the best weights once more, untimed,
+    and tells that with the last step too."""
+    found = (event.data for event in events if event.type is EventType.METRIC)
+    return len({data["step"] for data in found if "val_loss" in data.get("values", {})})
 
 
 def _events_between(done: int, last: int, every: int, *, at_end: bool) -> int:
