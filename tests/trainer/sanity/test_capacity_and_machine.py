@@ -6,12 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from picochat_contract.model_size import num_parameters, vocab_size
 from picochat_contract.spec import parse_mapping
 from picochat_trainer.sanity import capacity, machine
 from picochat_trainer.sanity.check import CheckStatus
 from picochat_trainer.sanity.setup import Setup
 from picochat_trainer.training.optim import Optimizers
 from picochat_trainer.training.spikes import SpikeGuard
+from support.allocations import Allocations
 
 Change = Callable[..., Setup]
 SMOKE = parse_mapping({"scale": "smoke"})
@@ -45,18 +47,67 @@ def test_a_small_preset_is_measured_with_all_its_states(
     found = capacity.check_capacity(changed(preset=preset))
     assert found.status is CheckStatus.PASS, found.message
     assert isinstance(found.measured, float) and 0.1 <= found.measured < 1
-    assert len(steps) == capacity.STEPS and len(snapshots) > capacity.STEPS
-    assert "muon, EMA, rollback snapshot took" in found.message
+    assert len(steps) == 2 * capacity.STEPS  # of base and of SFT
+    assert len(snapshots) == 1 + capacity.STEPS  # of base alone
+    assert "base: 8 rows x 128 tokens with muon, EMA, rollback snapshot took" in found.message
+    assert "SFT: 8 rows x 128 tokens with adamw took" in found.message
 
 
 def test_more_rows_take_more_memory(changed: Change) -> None:
     taken = []
     for rows in (4, 64):
         setup = changed(preset=SMOKE, capacity_batch_size=rows)
-        base = SMOKE.base.model_copy(update={"device_batch_size": rows})
+        base = SMOKE.base_config.model_copy(update={"device_batch_size": rows})
         assert f"{rows} rows" in capacity.check_capacity(setup).message
         taken.append(capacity.measure(setup, base)[0])
     assert taken[1] > taken[0] + 10e6
+
+
+@pytest.mark.parametrize("changes", [{"base": {"grad_accum_steps": 4}}, {"resources": {"nproc_per_node": 2}}])
+def test_where_gradients_outlive_a_backward_pass_they_are_in_the_peak(
+    changed: Change, changes: dict[str, dict[str, int]]
+) -> None:
+    """Accumulated, or in DDP's buckets, they lie beside all activations of the next forward pass."""
+    base = {"grad_accum_steps": 1, "precision": "float32", **changes.get("base", {})}
+    held = parse_mapping({"scale": "smoke", **changes, "base": base})
+    dropped = parse_mapping({"scale": "smoke", "base": {"grad_accum_steps": 1, "precision": "float32"}})
+    peaks = []
+    for preset in (dropped, held):
+        with Allocations() as seen:
+            capacity.measure(changed(preset=preset), preset.base_config)
+        peaks.append(seen.most)
+    gradients = 4 * num_parameters(SMOKE.base.model, vocab_size(SMOKE.tokenizer))
+    assert peaks[1] - peaks[0] == pytest.approx(gradients, rel=0.05)
+    assert (
+        "2 micro-batches, the second beside the gradients"
+        in capacity.check_capacity(changed(preset=held)).message
+    )
+    assert "micro-batches" not in capacity.check_capacity(changed(preset=dropped)).message
+
+
+def test_the_step_of_sft_has_its_own_rows_and_settings_and_the_model_of_base() -> None:
+    preset = parse_mapping(
+        {
+            "scale": "h200-1b-ddp8",
+            "base": {"optimizer": "muon"},
+            "sft": {"device_batch_size": 6, "grad_accum_steps": 3, "ema_decay": 0.9},
+        }
+    )
+    base, sft = preset.base_config, capacity.sft_step(preset)
+    assert sft.model == base.model
+    assert (base.optimizer, base.gradient_checkpointing, base.loss_spike_rollback) == ("muon", True, True)
+    assert (sft.optimizer, sft.gradient_checkpointing, sft.loss_spike_rollback) == ("adamw", False, False)
+    assert (sft.device_batch_size, sft.grad_accum_steps, sft.ema_decay) == (6, 3, 0.9)
+
+
+def test_the_step_that_leaves_less_free_decides(changed: Change) -> None:
+    small = capacity.check_capacity(changed(preset=SMOKE))
+    large = capacity.check_capacity(
+        changed(preset=parse_mapping({"scale": "smoke", "sft": {"device_batch_size": 128}}))
+    )
+    assert isinstance(small.measured, float) and isinstance(large.measured, float)
+    assert large.measured < small.measured - 50e6 / capacity.memory_bytes()
+    assert "SFT: 128 rows x 128 tokens" in large.message
 
 
 def test_too_little_left_free_fails(changed: Change) -> None:
@@ -73,6 +124,7 @@ def test_a_step_that_does_not_fit_fails_with_the_reason(
     monkeypatch.setattr(capacity, "measure", full)
     found = capacity.check_capacity(changed(preset=SMOKE))
     assert found.status is CheckStatus.FAIL
+    assert found.message.startswith("smoke: base: 8 rows")
     assert found.message.endswith("does not fit: CUDA out of memory. Tried to allocate 8.00 GiB.")
 
 

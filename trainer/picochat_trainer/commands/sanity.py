@@ -38,7 +38,7 @@ def preh100(
         str | None, typer.Option(help=f"Preset that is to be paid for: {', '.join(SCALES)}.")
     ] = None,
     capacity_batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Rows per micro-batch instead of the preset's.")
+        int | None, typer.Option(min=1, help="Rows per micro-batch of base instead of the preset's.")
     ] = None,
     capacity_min_free_fraction: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the memory that a step has to leave free.")

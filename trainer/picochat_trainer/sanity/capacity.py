@@ -1,7 +1,9 @@
-"""Does one step of a preset fit: forward, backward and update of its exact micro-batch, with optimizer states and EMA.
+"""Does one step of a preset fit, of base and of SFT: forward, backward and update of the exact micro-batch, with optimizer
+states and EMA, and with the gradients of the micro-batch before where a training holds them.
 
 Memory is what was really taken, not an estimate; on a CPU it is measured only where that takes seconds. What it leaves
-out: the buffers of NCCL, and the data that a validation holds.
+out: the buffers of NCCL, and the data that a validation holds. Of a preset that shares its weights out (FSDP) it measures
+the whole, which is more than a rank has.
 
 B rows, T tokens
 """
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from picochat_contract.configs import BaseConfig
+from picochat_contract.configs import BaseConfig, OptimConfig
 from picochat_contract.model_size import flops_per_token, vocab_size
 from picochat_contract.preflight_footprint import training_memory
 from picochat_contract.spec import RunSpec
@@ -43,36 +45,48 @@ def check_capacity(setup: Setup) -> Finding:
     limit = f"at least {setup.min_free_fraction:.0%} of the memory stays free"
     if setup.preset is None:
         return skipped("no --capacity-scale was given", limit)
-    base = _with_rows(setup)
-    estimate = _estimate(setup, base)
+    stages = {"base": _with_rows(setup), "SFT": sft_step(setup.preset)}
     if not setup.on_gpu:
-        reason = why_not_on_cpu(setup.preset, base, estimate)
-        if reason is not None:
-            return skipped(
-                f"needs CUDA: {reason}; a GPU would hold about {estimate / 1e9:.1f} GB by estimate", limit
-            )
-    try:
-        used, total = measure(setup, base)
-    except torch.OutOfMemoryError as error:
-        first = str(error).strip().splitlines()[0]
-        return failed(0.0, limit, f"{_words(setup, base)} does not fit: {first}")
-    finally:
-        _forget(setup)
-    free = 1 - used / total
-    return judged(
-        free >= setup.min_free_fraction,
-        free,
-        limit,
-        f"{_words(setup, base)} took {used / 1e9:.2f} GB of {total / 1e9:.1f} GB, with what the process held before; "
-        f"preflight estimates {estimate / 1e9:.2f} GB for the step alone",
-    )
+        for stage, config in stages.items():
+            estimate = _estimate(setup, config)
+            reason = why_not_on_cpu(setup.preset, config, estimate)
+            if reason is not None:
+                words = f"a GPU would hold about {estimate / 1e9:.1f} GB by estimate"
+                return skipped(f"needs CUDA: {stage}: {reason}; {words}", limit)
+    free, said = 1.0, []
+    for stage, config in stages.items():
+        words = f"{stage}: {_words(setup.preset, config)}"
+        try:
+            used, total = measure(setup, config)
+        except torch.OutOfMemoryError as error:
+            first = str(error).strip().splitlines()[0]
+            return failed(0.0, limit, f"{setup.preset.scale}: {words} does not fit: {first}")
+        finally:
+            _forget(setup)
+        free = min(free, 1 - used / total)
+        estimated = f"preflight estimates {_estimate(setup, config) / 1e9:.2f} GB for the step alone"
+        said.append(f"{words} took {used / 1e9:.2f} GB of {total / 1e9:.1f} GB, {estimated}")
+    message = f"{setup.preset.scale}, with what the process held before: {'; '.join(said)}"
+    return judged(free >= setup.min_free_fraction, free, limit, message)
+
+
+def sft_step(preset: RunSpec) -> BaseConfig:
+    """What of SFT takes memory, as a step of base: rows as wide as the context, which only the longest chats are."""
+    shared = {name: getattr(preset.sft, name) for name in OptimConfig.model_fields}
+    own = {"optimizer": "adamw", "loss_spike_rollback": False, "document_mask": False}
+    return preset.base_config.model_copy(update={**shared, **own})
+
+
+def num_micro_batches(preset: RunSpec, base: BaseConfig) -> int:
+    """Per measured step. Two where the second one's activations lie beside gradients: those of the first, where a step
+    accumulates; with several ranks DDP's buckets, which have their size and stay."""
+    return 2 if base.grad_accum_steps > 1 or preset.resources.num_ranks > 1 else 1
 
 
 def why_not_on_cpu(preset: RunSpec, base: BaseConfig, estimate: int) -> str | None:
     """Why one step is not tried on a CPU; None where it is over in seconds and fits."""
-    operations = flops_per_token(base.model, vocab_size(preset.tokenizer)) * float(
-        base.device_batch_size * base.model.sequence_len
-    )
+    tokens = num_micro_batches(preset, base) * base.device_batch_size * base.model.sequence_len
+    operations = flops_per_token(base.model, vocab_size(preset.tokenizer)) * float(tokens)
     if estimate > min(MAX_CPU_BYTES, memory_bytes() // 2):
         return f"it is tried on a CPU up to {MAX_CPU_BYTES / 1e9:.1f} GB and half of its memory"
     if operations > MAX_CPU_OPERATIONS:
@@ -81,7 +95,7 @@ def why_not_on_cpu(preset: RunSpec, base: BaseConfig, estimate: int) -> str | No
 
 
 def measure(setup: Setup, base: BaseConfig) -> tuple[int, int]:
-    """(bytes taken at the peak, bytes that there are) of steps of one micro-batch on this device."""
+    """(bytes taken at the peak, bytes that there are) of steps of `num_micro_batches` on this device."""
     assert setup.preset is not None
     outside = _start(setup)
     vocab = vocab_size(setup.preset.tokenizer)
@@ -103,9 +117,10 @@ def measure(setup: Setup, base: BaseConfig) -> tuple[int, int]:
     shape = (base.device_batch_size, base.model.sequence_len + 1)
     tokens_BT = torch.randint(vocab, shape, generator=generator).to(setup.device)
     for _ in range(STEPS):
-        with autocast(setup.device, dtype):
-            loss = model.loss(tokens_BT[:, :-1], tokens_BT[:, 1:])
-        loss.backward()
+        for _ in range(num_micro_batches(setup.preset, base)):
+            with autocast(setup.device, dtype):
+                loss = model.loss(tokens_BT[:, :-1], tokens_BT[:, 1:])
+            loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), base.grad_clip or 1.0)
         optimizer.step()
         if ema is not None:
@@ -131,11 +146,11 @@ def _estimate(setup: Setup, base: BaseConfig) -> int:
     return training_memory(base, vocab, on_gpu=setup.on_gpu, bf16=bf16).total
 
 
-def _words(setup: Setup, base: BaseConfig) -> str:
-    assert setup.preset is not None
+def _words(preset: RunSpec, base: BaseConfig) -> str:
     return (
-        f"{setup.preset.scale}: {base.device_batch_size} rows x {base.model.sequence_len} tokens with {base.optimizer}"
+        f"{base.device_batch_size} rows x {base.model.sequence_len} tokens with {base.optimizer}"
         f"{', EMA' if base.ema_decay else ''}{', rollback snapshot' if base.loss_spike_rollback else ''}"
+        f"{', 2 micro-batches, the second beside the gradients' if num_micro_batches(preset, base) > 1 else ''}"
     )
 
 

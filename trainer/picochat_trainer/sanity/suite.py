@@ -125,7 +125,8 @@ CHECKS: Final = (
     Check(
         id="scale_capacity",
         run=check_capacity,
-        fix="lower base.device_batch_size and raise base.grad_accum_steps by as much, or set base.gradient_checkpointing",
+        fix="of base or sft, whichever the message names: lower device_batch_size and raise grad_accum_steps by as much, or "
+        "set gradient_checkpointing",
     ),
 )
 
