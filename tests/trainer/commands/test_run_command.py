@@ -95,6 +95,20 @@ def test_options_win_over_the_spec_file(out: Path, text: Path, tmp_path: Path) -
     assert base["device_batch_size"] == 8  # from the preset
 
 
+def test_a_limit_in_minutes_is_that_of_base(out: Path, text: Path) -> None:
+    assert tiny(out, "--until", "dataset", "--input", str(text), "--max-minutes", "0.5") == ClientExit.OK
+    spec = spec_of(out)
+    assert (spec["base"]["max_minutes"], spec["sft"]["max_minutes"]) == (0.5, None)
+
+
+def test_a_folder_for_tensorboard_switches_it_on(out: Path, text: Path) -> None:
+    options = ["--until", "dataset", "--input", str(text)]
+    for more, expected in (([], False), (["--tensorboard-log-dir", str(out / "board")], True)):
+        assert tiny(out, *options, *more) == ClientExit.OK
+        spec = spec_of(out)
+        assert spec["base"]["tensorboard"] is spec["sft"]["tensorboard"] is expected
+
+
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
@@ -106,6 +120,7 @@ def test_options_win_over_the_spec_file(out: Path, text: Path, tmp_path: Path) -
         (["--spec", "/no/such/file"], "file_unreadable", "/no/such/file"),
         (["--input", "/no/such/file"], "corpus_missing", "/no/such/file"),
         (["--set", "base.model.n_embd=130", "--set", "base.model.n_head=4"], "invalid_shape", "divisible"),
+        (["--max-minutes", "0"], "invalid_value", "max_minutes"),
         (["--no-such-option"], "usage", "--no-such-option"),
         (["--external-eval", "arc"], "invalid_value", "expected name=path"),
         (["--external-eval", "../arc=x.jsonl"], "invalid_value", "expected name=path"),

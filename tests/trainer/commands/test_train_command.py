@@ -13,6 +13,7 @@ from picochat_contract.configs import BaseConfig, BaseSection, ModelConfig, Reso
 from picochat_contract.data_configs import TokenizerConfig
 from picochat_contract.errors import Code, ContractError
 from picochat_contract.exit_codes import ClientExit
+from picochat_contract.learning_rates import law_warmup
 from picochat_contract.stages import StageName
 from picochat_trainer.commands import train
 from picochat_trainer.commands.train_options import NAMES
@@ -212,6 +213,20 @@ def test_sft_has_the_options_of_the_loop(files: Path, monkeypatch: pytest.Monkey
     assert train_sft(files, *" ".join(shared).split()) == ClientExit.USAGE
     config = started[0].stages[StageName.SFT]
     assert {name: getattr(config, name) for name, _ in shared.values()} == dict(shared.values())
+
+
+def test_which_turns_are_learned_reaches_the_config(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = recorded_runs(monkeypatch)
+    for options in ([], ["--train-on", "last"], ["--train-on", "all"]):
+        assert train_sft(files, *options) == ClientExit.USAGE
+    configs = [run.stages[StageName.SFT] for run in started]
+    assert [config.model_dump()["train_on"] for config in configs] == ["last", "last", "all"]
+
+
+def test_the_help_says_what_the_warm_up_is_without_the_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "base", "--help"]) == ClientExit.OK
+    assert f"without it {law_warmup(10**6)} (arXiv" in " ".join(capsys.readouterr().out.split())
+    assert law_warmup(100) == 20, "a fifth of the steps at most"
 
 
 def test_ranks_and_machines_reach_the_resources(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:

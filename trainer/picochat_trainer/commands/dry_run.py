@@ -7,6 +7,7 @@ checkpoint of step N.
 import json
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,19 @@ class Prices:
             )
 
 
-def dry_run(spec: RunSpec, out_dir: Path, steps: int, prices: Prices, *, confirmed: bool = False) -> int:
-    """Run up to base, stop there after `steps`, write and print the estimate; exit 2 where it exceeds a limit."""
+def dry_run(
+    spec: RunSpec,
+    out_dir: Path,
+    steps: int,
+    prices: Prices,
+    *,
+    paths: Mapping[str, str],
+    confirmed: bool = False,
+) -> int:
+    """Run up to base, stop there after `steps`, write and print the estimate; exit 2 where it exceeds a limit.
+
+    `paths` are those of `StageJob.paths`.
+    """
     if prices.max_cost is not None and prices.per_hour is None:
         raise SpecError(
             Code.INVALID_VALUE,
@@ -64,7 +76,7 @@ def dry_run(spec: RunSpec, out_dir: Path, steps: int, prices: Prices, *, confirm
     stopping = spec.base.model_copy(update={"stop_after_steps": steps})
     stopped = spec.model_copy(update={"base": stopping, "until": StageName.BASE})
     confirmed_spec(stopped, out_dir, confirmed=confirmed, say=say)  # a dry run may be long, too
-    code = run_shown(spec, out_dir, stages)
+    code = run_shown(spec, out_dir, stages, paths=paths)
     if code != ClientExit.OK:
         return code
     record = dry_run_record(out_dir, spec, price_per_hour=prices.per_hour, max_cost=prices.max_cost)

@@ -1,5 +1,6 @@
 """`picochat run tiny`: all stages on this machine, in one run folder, without a server. No torch at import."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,13 +21,14 @@ from picochat_trainer.commands.dataset_options import with_dataset_options
 from picochat_trainer.commands.display import print_run
 from picochat_trainer.commands.dry_run import Prices, dry_run, say
 from picochat_trainer.commands.shown_run import run_shown
-from picochat_trainer.commands.train_options import ConfirmPaidLaunch, take_up
+from picochat_trainer.commands.train_options import ConfirmPaidLaunch, board_folder, take_up
 from picochat_trainer.local_run import read_gate
 from picochat_trainer.machines import together
 from picochat_trainer.paid_launch import confirmed_spec
 
 SPEC_FILE = "run_spec.json"
 _SEEDED = ("dataset", "base", "sft", "fit", "eval")
+_TRAINED = (layout.BASE_DIR, layout.SFT_DIR)
 _SCALES = f"Preset: {', '.join(SCALES)} or custom. [demo]"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -60,6 +62,12 @@ def tiny(
     seed: Annotated[int | None, typer.Option(help="Seed of all stages.")] = None,
     base_max_steps: Annotated[int | None, typer.Option(help="Base optimizer steps.")] = None,
     sft_max_steps: Annotated[int | None, typer.Option(help="SFT optimizer steps.")] = None,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Stop base training after this many minutes; SFT has sft.max_minutes, the other stages no limit."
+        ),
+    ] = None,
     until: Annotated[StageName | None, typer.Option(help="Last stage to run.")] = None,
     gate: Annotated[
         GateProfile | None, typer.Option(help="none, research, first_release or skill_release.")
@@ -79,6 +87,12 @@ def tiny(
     ] = None,
     sft_resume_from: Annotated[
         Path | None, typer.Option(help="Resume checkpoint that SFT begins with; it is copied.")
+    ] = None,
+    tensorboard_log_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write TensorBoard event files into base/ and sft/ of this folder; needs pip install 'picochat[monitor]'."
+        ),
     ] = None,
     preflight_only: Annotated[
         bool, typer.Option("--preflight-only", help="Stop after preflight; exit 2 where it blocks.")
@@ -129,7 +143,9 @@ def tiny(
     for key, value in {
         **{f"{stage}.seed": seed for stage in _SEEDED},
         "base.max_steps": base_max_steps,
+        "base.max_minutes": max_minutes,
         "sft.max_steps": sft_max_steps,
+        **{f"{stage}.tensorboard": True for stage in _TRAINED if tensorboard_log_dir is not None},
         "until": until.value if until else None,
         "gate.profile": gate,
         "resources.device": device,
@@ -147,17 +163,18 @@ def tiny(
         values = with_setting(values, setting)
     parsed = parse_mapping(values)
     prices = Prices(per_hour=price_per_hour, max_cost=max_cost)
+    paths = _board_paths(out_dir, tensorboard_log_dir)
 
     def lead() -> int:
         _take_up(base_resume_from, out_dir, StageName.BASE)
         _take_up(sft_resume_from, out_dir, StageName.SFT)
         if dry_run_steps is not None:
-            return dry_run(parsed, out_dir, dry_run_steps, prices, confirmed=confirm_paid_launch)
+            return dry_run(parsed, out_dir, dry_run_steps, prices, paths=paths, confirmed=confirm_paid_launch)
         prices.refuse_without_dry_run()
         if preflight_only:
-            return _run(parsed, out_dir, strict=strict, preflight_only=True)
+            return _run(parsed, out_dir, paths, strict=strict, preflight_only=True)
         wanted = confirmed_spec(parsed, out_dir, confirmed=confirm_paid_launch, say=say)
-        return _run(wanted, out_dir, strict=strict, preflight_only=False)
+        return _run(wanted, out_dir, paths, strict=strict, preflight_only=False)
 
     return together(out_dir, parsed.resources, lead, say)
 
@@ -170,9 +187,21 @@ def _take_up(resume_from: Path | None, out_dir: Path, stage: StageName) -> None:
         take_up(resume_from, folder, f"{stage.value}_resume_from")
 
 
-def _run(spec: RunSpec, out_dir: Path, *, strict: bool, preflight_only: bool) -> int:
+def _board_paths(out_dir: Path, folder: Path | None) -> dict[str, str]:
+    """Each stage has a folder of its own: TensorBoard shows them as two curves."""
+    if folder is None:
+        return {}
+    return {
+        f"{stage}/{layout.TENSORBOARD}": str(board_folder(out_dir / stage, folder / stage))
+        for stage in _TRAINED
+    }
+
+
+def _run(
+    spec: RunSpec, out_dir: Path, paths: Mapping[str, str], *, strict: bool, preflight_only: bool
+) -> int:
     stages = _until_preflight(spec) if preflight_only else expand(spec)
-    code = run_shown(spec, out_dir, stages, preflight_in_full=preflight_only)
+    code = run_shown(spec, out_dir, stages, paths=paths, preflight_in_full=preflight_only)
     write_text(out_dir / SPEC_FILE, spec.model_dump_json(indent=2) + "\n")
     if code != ClientExit.OK or preflight_only:
         return code

@@ -1,5 +1,6 @@
 """Stages on this machine with a live display, a table behind it, and what preflight found. No torch at import."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from picochat_contract.config_base import Config
@@ -19,15 +20,24 @@ from picochat_trainer.local_run import LocalRun
 
 
 def run_shown(
-    spec: RunSpec, out_dir: Path, stages: dict[StageName, Config], *, preflight_in_full: bool = False
+    spec: RunSpec,
+    out_dir: Path,
+    stages: dict[StageName, Config],
+    *,
+    paths: Mapping[str, str],
+    preflight_in_full: bool = False,
 ) -> int:
-    """Run `stages` in the folder; OK where all of them ended well and preflight let them, else how to exit."""
+    """Run `stages` in the folder; OK where all of them ended well and preflight let them, else how to exit.
+
+    `paths` are those of `StageJob.paths`.
+    """
     with live_display(spec.name, list(stages)) as on_event:
         rows = LocalRun(
             run_dir=out_dir,
             stages=stages,
             resources=spec.resources,
             on_event=on_event,
+            paths=paths,
             max_attempts=spec.max_attempts,
         ).run()
     print_stages(rows)

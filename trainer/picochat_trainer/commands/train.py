@@ -18,7 +18,7 @@ from picochat_trainer.commands.display import exit_code, explain_failure, live_d
 from picochat_trainer.commands.dry_run import say
 from picochat_trainer.commands.lr_range import lr_range
 from picochat_trainer.commands.token_folder import manifest_of, tokens_for
-from picochat_trainer.commands.train_options import moved_folders, settings_of, take_up
+from picochat_trainer.commands.train_options import board_folder, settings_of, take_up
 from picochat_trainer.local_run import LocalRun
 from picochat_trainer.machines import together
 from picochat_trainer.paid_launch import confirm_training, model_of
@@ -106,7 +106,7 @@ def base(
             # That of the output folder, if it has one, may be of another corpus; a store holds none.
             layout.CORPUS_MANIFEST: corpus_manifest or manifest_of(corpus) or folder / layout.CORPUS_MANIFEST,
             **_tokenizer_paths(tokenizer),
-            **moved_folders(layout.BASE_DIR, options),
+            **_board_paths(layout.BASE_DIR, out_dir, loop["tensorboard_log_dir"]),
         }
         take_up(loop["resume_from"], out_dir)
         return _train(StageName.BASE, config, out_dir, paths, resources)
@@ -125,6 +125,10 @@ def sft(
         Literal["uniform", "category_sqrt", "category_balanced"] | None,
         typer.Option(help="How often each category is drawn."),
     ] = None,
+    train_on: Annotated[
+        Literal["last", "all"] | None,
+        typer.Option(help="Which assistant turns of a conversation are learned; the rest is context. [last]"),
+    ] = None,
     **loop: Any,
 ) -> int:
     """Fine-tune a base checkpoint on chat rows."""
@@ -136,7 +140,7 @@ def sft(
         layout.BASE_BEST: checkpoint,
         layout.SFT_DIR: out_dir,
         **_tokenizer_paths(tokenizer),
-        **moved_folders(layout.SFT_DIR, options),
+        **_board_paths(layout.SFT_DIR, out_dir, loop["tensorboard_log_dir"]),
     }
 
     def lead() -> int:
@@ -151,6 +155,10 @@ def sft(
 def _tokenizer_paths(tokenizer: Path) -> dict[str, Path]:
     file = tokenizer / layout.TOKENIZER if tokenizer.is_dir() else tokenizer
     return {layout.TOKENIZER: file, layout.TOKENIZER_CONFIG: file.with_name(layout.TOKENIZER_CONFIG)}
+
+
+def _board_paths(stage: str, out_dir: Path, folder: Path | None) -> dict[str, Path]:
+    return {f"{stage}/{layout.TENSORBOARD}": board_folder(out_dir, folder)} if folder else {}
 
 
 def _train(

@@ -17,6 +17,7 @@ from picochat_contract.configs import (
     Precision,
 )
 from picochat_contract.errors import Code, ContractError
+from picochat_contract.learning_rates import LAW_WARMUP
 
 from picochat_trainer.atomic import new_folder
 
@@ -50,7 +51,12 @@ LearningRate = Annotated[
 AutoLrScaling = Annotated[
     bool | None, typer.Option(help="Multiply the learning rate by sqrt(rows per step / 8).")
 ]
-LrWarmupSteps = Annotated[int | None, typer.Option(help="Steps of linear warm-up.")]
+LrWarmupSteps = Annotated[
+    int | None,
+    typer.Option(
+        help=f"Steps of linear warm-up; without it {LAW_WARMUP} (arXiv 1910.04209), a fifth of the steps at most."
+    ),
+]
 LrDecayOption = Annotated[LrDecay | None, typer.Option(help="none, linear, cosine or wsd.")]
 DecayFraction = Annotated[
     float | None, typer.Option(help="Share of the steps in which wsd decays, at their end.")
@@ -84,7 +90,10 @@ LossChunkTokens = Annotated[
     int | None,
     typer.Option(help="Tokens whose logits are held at once; without it as many as suit the device."),
 ]
-TensorboardLogDir = Annotated[Path | None, typer.Option(help="Write TensorBoard event files here.")]
+TensorboardLogDir = Annotated[
+    Path | None,
+    typer.Option(help="Write TensorBoard event files here; needs pip install 'picochat[monitor]'."),
+]
 StopAfterSteps = Annotated[
     int | None, typer.Option(help="Stop here with a resume checkpoint, on the schedule of --max-steps.")
 ]
@@ -177,10 +186,10 @@ def settings_of(config: type[Config], options: Mapping[str, Any]) -> dict[str, A
     return {name: value for name, value in settings.items() if name in config.model_fields}
 
 
-def moved_folders(stage_dir: str, options: Mapping[str, Any]) -> dict[str, Path]:
-    """Places of run-folder names that the options put elsewhere."""
-    folder = options["tensorboard_log_dir"]
-    return {f"{stage_dir}/{layout.TENSORBOARD}": folder} if folder else {}
+def board_folder(stage_dir: Path, folder: Path) -> Path:
+    """Where the event files go that are wanted in `folder`: below it, and never around what else the stage writes."""
+    around = stage_dir.absolute().is_relative_to(folder.absolute())
+    return (folder / layout.TENSORBOARD if around else folder).absolute()
 
 
 def take_up(resume_from: Path | None, stage_dir: Path, param: str = "resume_from") -> None:
