@@ -27,6 +27,9 @@ Heads are query/key-value. No linear layer, norm or embedding has a bias. A `-se
 only in its residual: with a sequential one, RMSNorm, RoPE and SwiGLU, the weights map one to one to Hugging Face's
 Qwen3ForCausalLM. The other presets for GPUs have the mission's parallel residual, which has no stock class.
 
+No preset but those for GPUs chooses a device: `--device` does, `cpu` or `cuda` (`auto` takes CUDA where there is one). `mps-local` is
+the mission's name for its shape; Apple's MPS is not supported, there it trains on the CPU.
+
 ## Training
 
 {training}

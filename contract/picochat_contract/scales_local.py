@@ -159,7 +159,8 @@ LOCAL_SCALES: Final[dict[str, dict[str, Any]]] = {
         "eval": {"max_new_tokens": 160},
         "gate": {"profile": "research"},
     },
-    # 1.05M parameters, 21M tokens in larger steps, for one accelerator of a desktop.
+    # 1.05M parameters, 21M tokens in larger steps. Name and shape are the mission's; there is no device mps: like the others
+    # here it runs where the user says, on cpu or cuda.
     "mps-local": {
         "dataset": _GENERATED,
         "tokenizer": {"type": "bpe", "vocab_size": 1_024},
