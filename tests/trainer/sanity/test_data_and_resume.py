@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from picochat_contract.configs import BaseConfig
+from picochat_contract.configs import BaseConfig, Precision
 from picochat_trainer.sanity import loaders, ranks, resume, sample_run
 from picochat_trainer.sanity.check import CheckStatus
 from picochat_trainer.sanity.setup import SEED, Setup
@@ -94,43 +94,77 @@ def test_a_resume_that_loses_something_fails(
     assert resume.check_resume_determinism(setup).status is CheckStatus.FAIL
 
 
+CHECKS = {"ddp": ranks.check_ddp, "fsdp": ranks.check_fsdp}
+
+
 @pytest.mark.slow
-def test_two_real_ranks_pass(setup: Setup) -> None:
-    found = ranks.check_ddp(setup)
+@pytest.mark.parametrize("strategy", CHECKS)
+def test_two_real_ranks_pass(setup: Setup, strategy: str) -> None:
+    found = CHECKS[strategy](setup)
     assert found.status is CheckStatus.PASS, found.message
+    assert "gloo on the CPU" in found.message
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL needs two CUDA devices for two ranks")
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("strategy", CHECKS)
+def test_two_real_ranks_on_gpus_pass(setup: Setup, strategy: str, precision: Precision) -> None:
+    dtype = torch.bfloat16 if precision == "bf16" else None
+    gpus = replace(setup, device="cuda:0", num_gpus=2, precision=precision, dtype=dtype)
+    found = CHECKS[strategy](gpus)
+    assert found.status is CheckStatus.PASS, found.message
+    assert "NCCL" in found.message
 
 
 @pytest.fixture
 def in_one_process(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Stands for torchrun: one process with the rows of both ranks, whose config may be another."""
 
-    def stand_in(num_checkpoints: int = 1, **changes: Any) -> None:
+    def stand_in(checkpoint_shards: tuple[int, ...] | None = None, **changes: Any) -> None:
         results: dict[Path, sample_run.Trained] = {}
+        shards: dict[Path, tuple[int, ...]] = {}
 
-        def run(run_dir: Path, settings: BaseConfig, device: str) -> None:
+        def run(run_dir: Path, settings: BaseConfig, device: str, strategy: str) -> None:
             both = {"device_batch_size": 2 * settings.device_batch_size, **changes}
             results[run_dir] = sample_run.train(setup, run_dir, settings.model_copy(update=both))
+            sound = (2, 2) if strategy == "fsdp" else (0, 0)
+            shards[run_dir] = sound if checkpoint_shards is None else checkpoint_shards
 
         monkeypatch.setattr(ranks, "run_ranks", run)
         monkeypatch.setattr(sample_run, "trained", lambda run_dir: results[run_dir])
-        monkeypatch.setattr(ranks, "num_checkpoints", lambda run_dir: num_checkpoints)
+        monkeypatch.setattr(ranks, "checkpoint_shards", lambda run_dir: shards[run_dir])
 
     return stand_in
 
 
+@pytest.mark.parametrize("strategy", CHECKS)
 @pytest.mark.parametrize(
     ("values", "status"),
     [
         ({}, CheckStatus.PASS),
         ({"seed": SEED + 1}, CheckStatus.FAIL),
-        ({"num_checkpoints": 0}, CheckStatus.FAIL),
+        ({"checkpoint_shards": ()}, CheckStatus.FAIL),
+        ({"checkpoint_shards": (2, 0)}, CheckStatus.FAIL),
     ],
 )
-def test_ranks_that_learn_something_else_or_keep_nothing_fail(
-    setup: Setup, in_one_process: Callable[..., None], values: dict[str, Any], status: CheckStatus
+def test_ranks_that_learn_something_else_or_do_not_keep_their_parts_fail(
+    setup: Setup,
+    in_one_process: Callable[..., None],
+    values: dict[str, Any],
+    status: CheckStatus,
+    strategy: str,
 ) -> None:
     in_one_process(**values)
-    assert ranks.check_ddp(setup).status is status
+    assert CHECKS[strategy](setup).status is status
+
+
+def test_a_check_of_fsdp_in_which_nothing_is_shared_out_fails(
+    setup: Setup, in_one_process: Callable[..., None]
+) -> None:
+    in_one_process(checkpoint_shards=(0, 0))
+    assert ranks.check_ddp(setup).status is CheckStatus.PASS
+    assert ranks.check_fsdp(setup).status is CheckStatus.FAIL
 
 
 def test_ranks_that_end_badly_fail_with_their_error(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +172,7 @@ def test_ranks_that_end_badly_fail_with_their_error(setup: Setup, monkeypatch: p
     run_dir = setup.folder / "bad"
     sample_run.prepare(run_dir)
     settings = sample_run.config(setup).model_copy(update={"max_steps": -1})
-    problem = ranks.run_ranks(run_dir, settings, "cpu")
+    problem = ranks.run_ranks(run_dir, settings, "cpu", "fsdp")
     assert problem is not None and "ended with exit code 2; invalid_value: max_steps" in problem
 
 
@@ -146,12 +180,13 @@ def test_ranks_that_hang_are_killed(setup: Setup) -> None:
     run_dir = setup.folder / "hangs"
     sample_run.prepare(run_dir)
     settings = sample_run.config(setup, max_steps=1_000_000)
-    problem = ranks.run_ranks(run_dir, settings, "cpu", timeout_seconds=0.2)
+    problem = ranks.run_ranks(run_dir, settings, "cpu", "ddp", timeout_seconds=0.2)
     assert problem is not None and "did not end within 0.2 s" in problem
 
 
-def test_one_gpu_skips_the_ranks_with_the_reason(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = ranks.check_ddp(replace(setup, device="cuda:0", num_gpus=1))
+@pytest.mark.parametrize("strategy", CHECKS)
+def test_one_gpu_skips_the_ranks_with_the_reason(setup: Setup, strategy: str) -> None:
+    found = CHECKS[strategy](replace(setup, device="cuda:0", num_gpus=1))
     assert found.status is CheckStatus.SKIPPED
     assert "needs 2 GPUs, this machine has 1" in found.message
 

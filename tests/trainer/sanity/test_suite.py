@@ -23,6 +23,7 @@ MISSION = {
     "sharded_loader",
     "ddp_batcher_rank_split",
     "ddp_dry_run",
+    "fsdp_dry_run",
     "hf_mapping",
     "torch_compile",
     "scale_capacity",

@@ -1,4 +1,4 @@
-"""A real start of two ranks by torchrun, with a checkpoint, against one process with the same global batch."""
+"""Real starts of two ranks by torchrun, DDP and FSDP2, with checkpoints, against one process with the same global batch."""
 
 import json
 import os
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from picochat_contract.configs import BaseConfig, Resources
-from picochat_contract.events import EventType
+from picochat_contract.configs import BaseConfig, DistributedStrategy, Resources
+from picochat_contract.events import CheckpointFiles, EventType
 from picochat_contract.manifest import StageJob
 from picochat_contract.stages import StageName
 
@@ -18,6 +18,7 @@ from picochat_trainer.launch import start_stage
 from picochat_trainer.sanity import sample_run
 from picochat_trainer.sanity.check import Finding, failed, judged, skipped
 from picochat_trainer.sanity.setup import Setup
+from picochat_trainer.training.sharded import SHARDS
 
 RANKS: Final = 2
 STEPS: Final = 4
@@ -27,34 +28,50 @@ LIMITS: Final[dict[torch.dtype | None, float]] = {None: 1e-4, torch.bfloat16: 2e
 
 
 def check_ddp(setup: Setup) -> Finding:
-    """Two ranks under torchrun learn what one process learns, and write a checkpoint."""
-    limit = f"losses within {LIMITS[setup.dtype]:g} relative, at least one checkpoint"
+    """Two ranks under torchrun learn what one process learns, and write checkpoints."""
+    return _check(setup, "ddp")
+
+
+def check_fsdp(setup: Setup) -> Finding:
+    """The same where each rank has half of the weights, and writes that half into checkpoints."""
+    return _check(setup, "fsdp")
+
+
+def _check(setup: Setup, strategy: DistributedStrategy) -> Finding:
+    num_shards = RANKS if strategy == "fsdp" else 0
+    kept = f"of {num_shards} shards each" if num_shards else "that are whole"
+    limit = f"losses within {LIMITS[setup.dtype]:g} relative, checkpoints {kept}"
     if setup.on_gpu and setup.num_gpus < RANKS:
         return skipped(f"NCCL needs {RANKS} GPUs, this machine has {setup.num_gpus}", limit)
-    one, two = setup.folder / "one_process", setup.folder / "two_ranks"
+    one, two = setup.folder / f"one_beside_{strategy}", setup.folder / f"two_by_{strategy}"
     for run_dir in (one, two):
         sample_run.prepare(run_dir)
     settings = sample_run.config(setup, max_steps=STEPS, checkpoint_every=2, eval_every=STEPS)
     alone = sample_run.train(
         setup, one, settings.model_copy(update={"device_batch_size": RANKS * settings.device_batch_size})
     )
-    problem = run_ranks(two, settings, sample_run.kind_of(setup))
+    problem = run_ranks(two, settings, sample_run.kind_of(setup), strategy)
     if problem is not None:
         return failed(None, limit, problem)
     together = sample_run.trained(two)
-    checkpoints = num_checkpoints(two)
+    shards = checkpoint_shards(two)
     pairs = zip(alone.train_losses, together.train_losses, strict=True)
     difference = max(abs(left - right) / left for left, right in pairs)
     return judged(
-        difference <= LIMITS[setup.dtype] and checkpoints > 0,
+        difference <= LIMITS[setup.dtype] and set(shards) == {num_shards},
         difference,
         limit,
-        f"{RANKS} ranks over {'NCCL' if setup.on_gpu else 'gloo on the CPU'}, {STEPS} steps, {checkpoints} checkpoint(s)",
+        f"{RANKS} ranks by {strategy} over {'NCCL' if setup.on_gpu else 'gloo on the CPU'}, {STEPS} steps, checkpoints with "
+        f"{', '.join(map(str, shards)) or 'no'} shards",
     )
 
 
 def run_ranks(
-    run_dir: Path, settings: BaseConfig, device: str, timeout_seconds: float = TIMEOUT_SECONDS
+    run_dir: Path,
+    settings: BaseConfig,
+    device: str,
+    strategy: DistributedStrategy,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> str | None:
     """Run the base stage with two ranks to its end; what went wrong, or None."""
     threads = None if device == "cuda" else 1
@@ -62,7 +79,12 @@ def run_ranks(
         stage=StageName.BASE,
         config=settings.model_dump(mode="json"),
         resources=Resources.model_validate(
-            {"device": device, "nproc_per_node": RANKS, "num_threads": threads}
+            {
+                "device": device,
+                "nproc_per_node": RANKS,
+                "num_threads": threads,
+                "distributed_strategy": strategy,
+            }
         ),
     )
     process = start_stage(run_dir, job)
@@ -76,12 +98,14 @@ def run_ranks(
     return None if code == 0 else f"{RANKS} ranks ended with exit code {code}; {_last_words(run_dir)}"
 
 
-def num_checkpoints(run_dir: Path) -> int:
-    """Resume checkpoints that the stage announced."""
-    lines = (
-        (run_dir / "stages" / StageName.BASE.value / "events.jsonl").read_text(encoding="utf-8").splitlines()
+def checkpoint_shards(run_dir: Path) -> tuple[int, ...]:
+    """Files of shards in each resume checkpoint that the stage announced; 0 in one of whole tensors."""
+    path = run_dir / "stages" / StageName.BASE.value / "events.jsonl"
+    events = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    found = (
+        CheckpointFiles.model_validate(e["data"]) for e in events if e["type"] == EventType.CHECKPOINT.value
     )
-    return sum(json.loads(line)["type"] == EventType.CHECKPOINT.value for line in lines)
+    return tuple(sum(f"/{SHARDS}/" in file.path for file in checkpoint.files) for checkpoint in found)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

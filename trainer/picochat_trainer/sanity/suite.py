@@ -35,7 +35,7 @@ from picochat_trainer.sanity.numerics import (
     check_precision,
     check_stock_mapping,
 )
-from picochat_trainer.sanity.ranks import check_ddp
+from picochat_trainer.sanity.ranks import check_ddp, check_fsdp
 from picochat_trainer.sanity.resume import check_fingerprint_guard, check_resume_determinism
 from picochat_trainer.sanity.setup import Setup
 from picochat_trainer.training.hardware import autocast_dtype, describe, resolve_device, set_threads
@@ -121,6 +121,11 @@ CHECKS: Final = (
         id="ddp_dry_run",
         run=check_ddp,
         fix="read the log that the message names; check NCCL, the network interface and shared memory (/dev/shm)",
+    ),
+    Check(
+        id="fsdp_dry_run",
+        run=check_fsdp,
+        fix="train with resources.distributed_strategy: ddp, or, where ddp_dry_run fails too, mend that first",
     ),
     Check(
         id="scale_capacity",
