@@ -12,6 +12,7 @@ from picochat_trainer.atomic import (
     write_json,
     write_text,
 )
+from support.syncs import Syncs
 
 
 def test_write_text_replaces_the_file_and_leaves_no_temporary_one(tmp_path: Path) -> None:
@@ -20,6 +21,16 @@ def test_write_text_replaces_the_file_and_leaves_no_temporary_one(tmp_path: Path
     write_text(path, "new\n")
     assert path.read_bytes() == b"new\n"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_place_and_its_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs = Syncs(monkeypatch)
+    write_text(tmp_path / "a.txt", "new\n")
+    [(temporary, name, torn)] = syncs.renames
+    assert temporary.startswith(".a.txt.tmp-") and (name, torn) == ("a.txt", [])
+    assert syncs.is_safe(tmp_path)
 
 
 def test_write_json_refuses_nan_and_keeps_the_old_file(tmp_path: Path) -> None:
