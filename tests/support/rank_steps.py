@@ -52,6 +52,7 @@ def batch(step: int) -> Tensor:
 def steps(
     strategy: DistributedStrategy | None,
     *,
+    device: str = "cpu",
     dtype: torch.dtype | None = None,
     compiled: bool = False,
     checkpointing: bool = False,
@@ -62,10 +63,10 @@ def steps(
     world = 1 if strategy is None else dist.get_world_size()
     rank = 0 if strategy is None else dist.get_rank()
     if strategy is None:
-        model = model_of(**changes)
+        model = model_of(**changes).to(device)
     else:
         shape = CONFIG.model_copy(update=changes)
-        model = build_model(shape, VOCAB, drawn(SEED), device="cpu", strategy=strategy, dtype=dtype)
+        model = build_model(shape, VOCAB, drawn(SEED), device=device, strategy=strategy, dtype=dtype)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
     model.gradient_checkpointing = checkpointing
     model.loss_chunk_tokens = chunk
@@ -73,13 +74,13 @@ def steps(
         compile_pieces(model)
     module: nn.Module = LossModule(model)
     if strategy is not None:
-        module = distributed.wrap(module, "cpu", strategy)
+        module = distributed.wrap(module, device, strategy)
     found: dict[str, Any] = {"losses": [], "norms": [], "val": []}
     for step in range(STEPS):
-        rows = batch(step).view(ACCUM, world, ROWS // ACCUM // world, 17)[:, rank]
+        rows = batch(step).to(device).view(ACCUM, world, ROWS // ACCUM // world, 17)[:, rank]
         total = 0.0
         for micro, tokens in enumerate(rows):
-            with distributed.accumulating(module, is_last=micro == ACCUM - 1), autocast("cpu", dtype):
+            with distributed.accumulating(module, is_last=micro == ACCUM - 1), autocast(device, dtype):
                 loss = module(tokens[:, :-1], tokens[:, 1:]) / ACCUM
                 loss.backward()
             total += loss.item()
@@ -89,8 +90,8 @@ def steps(
         optimizer.zero_grad(set_to_none=True)
         found["losses"].append(total if strategy is None else distributed.sum_over_ranks([total])[0] / world)
         found["norms"].append(float(norm))
-        with torch.no_grad(), eager(), autocast("cpu", dtype):
-            tokens = batch(100)
+        with torch.no_grad(), eager(), autocast(device, dtype):
+            tokens = batch(100).to(device)
             found["val"].append(float(model.token_losses(tokens[:, :-1], tokens[:, 1:]).mean()))
     found["sharded"] = all(isinstance(p, DTensor) for p in model.parameters())
     found["local"] = sum(p.to_local().numel() for p in model.parameters() if isinstance(p, DTensor))
@@ -224,15 +225,38 @@ def every_way() -> dict[str, Any]:
 
 def work(rank: int, num_ranks: int, folder: str, is_compiled: bool) -> None:
     """What `rank` does; the main one writes `found.json` into `folder`."""
-    torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/store", num_ranks)
-    timeout = timedelta(seconds=100)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=num_ranks, timeout=timeout)
+    join("gloo", rank, num_ranks, folder)
     if is_compiled:
         found = {"one": steps(None), "compiled": steps("fsdp", compiled=True)}
     else:
         found = {**every_way(), "beginnings": beginnings(Path(folder))}
         found["compiling"] = [compiling(Path(folder), broken_rank=broken) for broken in (None, 1, 0)]
+    leave(rank, folder, found)
+
+
+def work_on_devices(rank: int, num_ranks: int, folder: str, kind: str) -> None:
+    """The same steps by one process, DDP and FSDP, over gloo where `kind` is cpu and over NCCL where it is cuda."""
+    device = "cpu"
+    if kind == "cuda":
+        device = f"cuda:{rank}"
+        torch.cuda.set_device(device)
+    join("gloo" if kind == "cpu" else "cpu:gloo,cuda:nccl", rank, num_ranks, folder)
+    found = {"one": steps(None, device=device)}
+    for strategy in ("ddp", "fsdp"):
+        found[strategy] = steps(strategy, device=device)
+        found[f"{strategy}, bf16"] = steps(strategy, device=device, dtype=torch.bfloat16)
+        found[f"{strategy}, checkpointed"] = steps(strategy, device=device, checkpointing=True, chunk=13)
+    leave(rank, folder, found)
+
+
+def join(backend: str, rank: int, num_ranks: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    store = dist.FileStore(f"{folder}/store", num_ranks)
+    timeout = timedelta(seconds=100)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=num_ranks, timeout=timeout)
+
+
+def leave(rank: int, folder: str, found: dict[str, Any]) -> None:
     if rank == 0:
         Path(folder, "found.json").write_text(json.dumps(found))
     distributed.finish()
