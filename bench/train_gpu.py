@@ -8,9 +8,9 @@ Needs the repository's environment with the extra `hf`. Every row is a process o
 honest. Ours is the base stage's process with the preset's own settings; only steps, batch, the pieces named in the row's name
 and what is not training (validation, checkpoints, canaries, samples) are changed. The baseline is Qwen3ForCausalLM of the same
 shape with torch.compile, sdpa, bf16 autocast and fused AdamW (stock_transformers.py). MFU is PaLM's count with attention over
-the bf16 matmul rate measured in this run, and over the H100's and H200's 989 TFLOP/s. First steps of a model's first row are
-with an empty compiler cache. Rows are in the order of their worth: what does not fit `--minutes` is named and left out.
-The JSON is written anew after each row.
+the bf16 matmul rate measured in this run, and over the H100's and H200's 989 TFLOP/s. Joules of a step are by the driver's counter
+(gpu_energy.py). First steps of a model's first row are with an empty compiler cache. Rows are in the order of their worth:
+what does not fit `--minutes` is named and left out. The JSON is written anew after each row.
 """
 
 import argparse
@@ -19,11 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from generated_run import NEVER, stage_command, write_inputs, write_job, write_rows
+from gpu_energy import EnergyLog, first_device
 from picochat_contract.configs import BaseConfig
 from picochat_contract.model_size import flops_per_token
 from picochat_contract.scales import SCALES
@@ -89,6 +92,17 @@ class Session:
     deadline: float
     kernels: dict[str, Any] = field(default_factory=dict)
     stores: dict[str, TokenStore] = field(default_factory=dict)
+    read_energy: Callable[[], int] | None = None
+    """Millijoules of the GPU."""
+    energy_note: str | None = None
+    """Why there is no figure of it."""
+
+    def find_energy(self) -> None:
+        """Look for the GPU's counter."""
+        try:
+            self.read_energy = first_device()
+        except OSError as error:
+            self.energy_note = f"no energy counter: {error}"
 
     @property
     def seconds_left(self) -> float:
@@ -122,35 +136,41 @@ class Session:
     def inputs(self, part: str) -> Path:
         return self.folder / f"inputs-{part}"
 
-    def measure(self, number: int, row: Row) -> Measured:
-        store, config = self.store(row.part), self.config(row)
-        folder = self.folder / f"row{number}"
+    def measure(self, number: int, row: Row) -> tuple[Measured, float | None]:
+        """What the row's process did, and the joules of one of its timed steps where the GPU tells them."""
+        folder, begun = self.folder / f"row{number}", [0.0]
+        command = self._command(folder, row)
+
+        def start(out: Path, started: float) -> Sequence[str]:
+            begun[0] = started
+            return command(out, started)
+
         kind = "stock" if row.stock else "ours"
         variables = {
             "TORCHINDUCTOR_CACHE_DIR": str(self.folder / f"compiled-{row.part}-{kind}"),
             "HF_HUB_OFFLINE": "1",
         }
-        if not row.stock:
-            device = "cpu" if self.smoke else "cuda"
-            write_job(folder, self.inputs(row.part), config, {"device": device, **row.resources})
-            return measure(
-                lambda out, started: stage_command(
-                    folder, row.num_steps, out, started, alone=bool(row.resources)
-                ),
-                folder,
-                variables,
-                warm_steps=WARM_STEPS,
-                timeout_seconds=self.seconds_left,
+        with EnergyLog(self.read_energy) if self.read_energy is not None else nullcontext() as energy:
+            found = measure(
+                start, folder, variables, warm_steps=WARM_STEPS, timeout_seconds=self.seconds_left
             )
-        job = self._stock_job(folder, row, config, store)
-        script = str(HERE / "stock_transformers.py")
-        return measure(
-            lambda out, started: [sys.executable, script, str(job), str(out), repr(started)],
-            folder,
-            variables,
-            warm_steps=WARM_STEPS,
-            timeout_seconds=self.seconds_left,
-        )
+        if energy is None:
+            return found, None
+        try:
+            return found, joules_per_step(energy, begun[0], json.loads((folder / "steps.json").read_bytes()))
+        except OSError as error:
+            self.energy_note = f"no joules per step of {row.name}: {error}"
+            return found, None
+
+    def _command(self, folder: Path, row: Row) -> Callable[[Path, float], Sequence[str]]:
+        store, config = self.store(row.part), self.config(row)
+        if row.stock:
+            job, script = self._stock_job(folder, row, config, store), str(HERE / "stock_transformers.py")
+            return lambda out, started: [sys.executable, script, str(job), str(out), repr(started)]
+        device = "cpu" if self.smoke else "cuda"
+        write_job(folder, self.inputs(row.part), config, {"device": device, **row.resources})
+        alone = bool(row.resources)
+        return lambda out, started: stage_command(folder, row.num_steps, out, started, alone=alone)
 
     def _stock_job(self, folder: Path, row: Row, config: BaseConfig, store: TokenStore) -> Path:
         folder.mkdir(parents=True)
@@ -171,7 +191,7 @@ class Session:
         path.write_text(json.dumps(job), encoding="utf-8")
         return path
 
-    def figures(self, row: Row, measured: Measured) -> dict[str, Any]:
+    def figures(self, row: Row, measured: Measured, joules: float | None) -> dict[str, Any]:
         config = self.config(row)
         tokens = row.rows * row.grad_accum_steps * config.model.sequence_len
         speed = tokens / measured.median
@@ -188,7 +208,16 @@ class Session:
             "first_step_seconds": measured.first_step_seconds,
             "peak_gpu_gb": measured.peak_gpu_mb / 1024 if measured.peak_gpu_mb is not None else None,
             "peak_host_mb": measured.peak_mb,
+            "joules_per_step": joules,
         }
+
+
+def joules_per_step(energy: EnergyLog, started: float, steps: dict[str, Any]) -> float:
+    """Of the timed steps of a process that was started then and left `steps`; raise OSError where the counter failed."""
+    seconds = steps["step_seconds"]
+    first = started + steps["first_step_seconds"]
+    warm = first + sum(seconds[: WARM_STEPS - 1])
+    return energy.joules(warm, first + sum(seconds)) / len(seconds[WARM_STEPS - 1 :])
 
 
 def main() -> None:
@@ -205,6 +234,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         session = Session(Path(name), args.smoke, time.monotonic() + 60 * args.minutes)
         print(load_line(), flush=True)
+        session.find_energy()
         # Always: every MFU is a part of the matmul rate.
         session.kernels = _json_from(
             [str(HERE / "gpu_kernels.py"), *(["--smoke"] if args.smoke else [])], session
@@ -222,6 +252,8 @@ def main() -> None:
         _print_kernels(session.kernels)
     _print_decode(session.kernels.get("decode"))
     _print_rows(results)
+    if session.energy_note:
+        print(session.energy_note)
     if any(
         result.get("problem") for result in (*results, session.kernels, session.kernels.get("decode", {}))
     ):
@@ -240,7 +272,7 @@ def _run(session: Session, number: int, row: Row) -> dict[str, Any]:
         result["left_out"] = f"{session.seconds_left:.0f} s were left, it takes about {row.seconds:.0f}"
     else:
         try:
-            result |= session.figures(row, session.measure(number, row))
+            result |= session.figures(row, *session.measure(number, row))
         except ChildFailedError as error:
             result["problem"] = str(error)
     told = result.get("problem") or result.get("left_out") or f"{result['tokens_per_second']:,.0f} tokens/s"
@@ -294,7 +326,12 @@ def _decode(session: Session) -> dict[str, Any]:
 
 def _write(out: Path | None, session: Session, results: list[dict[str, Any]]) -> None:
     if out is not None:
-        content = {"smoke": session.smoke, **session.kernels, "training": results}
+        content = {
+            "smoke": session.smoke,
+            "energy_note": session.energy_note,
+            **session.kernels,
+            "training": results,
+        }
         out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -334,7 +371,7 @@ def _print_rows(results: list[dict[str, Any]]) -> None:
     """The table: every training row, and ours over stock of the same model."""
     stock = {row["part"]: row.get("tokens_per_second") for row in results if row["stock"]}
     print(f"\n{'training':<54}{'tok/s':>10}{'step ms':>9}{'TFLOP/s':>9}{'of matmul':>10}{'of 989':>8}{'GPU GB':>8}"
-          f"{'first s':>9}{'/ stock':>9}")  # fmt: skip
+          f"{'first s':>9}{'J/step':>9}{'/ stock':>9}")  # fmt: skip
     for row in results:
         if "tokens_per_second" not in row:
             print(f"{row['name']:<54} {row.get('problem') or 'left out: ' + row['left_out']}")
@@ -342,7 +379,8 @@ def _print_rows(results: list[dict[str, Any]]) -> None:
         base = stock.get(row["part"])
         print(f"{row['name']:<54}{row['tokens_per_second']:>10,.0f}{row['step_ms']:>9.1f}{row['tflops']:>9.1f}"
               f"{_share(row['mfu_of_matmul']):>10}{_share(row['mfu_of_989']):>8}{_form(row['peak_gpu_gb'], '.1f'):>8}"
-              f"{row['first_step_seconds']:>9.1f}{_form(row['tokens_per_second'] / base if base else None, '.2f'):>9}")  # fmt: skip
+              f"{row['first_step_seconds']:>9.1f}{_form(row['joules_per_step'], '.0f'):>9}"
+              f"{_form(row['tokens_per_second'] / base if base else None, '.2f'):>9}")  # fmt: skip
 
 
 def _share(value: float | None) -> str:
