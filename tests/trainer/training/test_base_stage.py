@@ -55,6 +55,8 @@ def test_the_report_is_evidence_about_the_best_checkpoint(
     assert evidence.val_tokens > 1000
     assert 0 < evidence.val_bpb < 8 and 0 < evidence.unigram_bpb < 8
     assert (evidence.canary_count, evidence.canary_hits, evidence.num_nonfinite_steps) == (1, 0, 0)
+    assert report["loss_spikes"] == []
+    assert "- Loss spikes: none." in (undisturbed_run / "base/report.md").read_text()
 
 
 def test_the_report_says_on_how_much_text_the_best_checkpoint_was_chosen(

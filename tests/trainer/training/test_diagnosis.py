@@ -83,7 +83,7 @@ def test_the_report_says_how_long_the_warm_up_is_and_where_it_comes_from(
     given: int | None, said: str
 ) -> None:
     found = optimization(BaseConfig(warmup_steps=given), 1)
-    report = {"optimization": found, "throughput": throughput(), "num_nonfinite_steps": 0}
+    report = {"optimization": found, "throughput": throughput(), "num_nonfinite_steps": 0, "loss_spikes": []}
     assert said in training_lines(report)[0]
 
 
@@ -91,7 +91,7 @@ def test_the_report_says_how_long_the_warm_up_is_and_where_it_comes_from(
 def test_the_report_says_where_the_rows_of_a_step_come_from(source: BatchSource, said: str) -> None:
     found = optimization(BaseConfig(batch_source=source), 1)
     assert found["rows_per_step_source"].startswith(said)
-    report = {"optimization": found, "throughput": throughput(), "num_nonfinite_steps": 0}
+    report = {"optimization": found, "throughput": throughput(), "num_nonfinite_steps": 0, "loss_spikes": []}
     assert f"16 rows per step ({said}" in training_lines(report)[0]
 
 
@@ -115,6 +115,7 @@ def throughput(**changes: Any) -> dict[str, Any]:
         "precision": "bf16",
         "num_ranks": 1,
         "device": "cpu (x86)",
+        "rollbacks": [],
     }
     return {**whole, **changes}
 
@@ -134,7 +135,31 @@ def test_energy_is_told_or_why_it_is_not(joules: float | None, text: str) -> Non
         "optimization": optimization(BaseConfig(learning_rate=1e-3, ema_decay=0.99), 1),
         "throughput": throughput(energy_joules=joules),
         "num_nonfinite_steps": 0,
+        "loss_spikes": [],
     }
     lines = training_lines(report)
     assert any(text in line and "First step 12.3 s" in line for line in lines)
     assert "mean of the weights with decay 0.99" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("spikes", "rollbacks", "said"),
+    [
+        ([], [], "- Loss spikes: none."),
+        ([34, 51], [], "- Loss spikes: 2, at step 34, 51; trained on."),
+        ([34], [33], "- Loss spikes: 1, at step 34; undone."),
+        (
+            [*range(1, 13)],
+            [],
+            "- Loss spikes: 12, at step 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and others; trained on.",
+        ),
+    ],
+)
+def test_the_report_tells_where_the_loss_jumped(spikes: list[int], rollbacks: list[int], said: str) -> None:
+    report = {
+        "optimization": optimization(BaseConfig(), 1),
+        "throughput": throughput(rollbacks=rollbacks),
+        "num_nonfinite_steps": 0,
+        "loss_spikes": spikes,
+    }
+    assert said in training_lines(report)

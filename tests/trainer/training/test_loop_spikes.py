@@ -1,15 +1,20 @@
-"""A loss that jumps is undone by the loop, and a stop at any step changes nothing of it."""
+"""A loss that jumps is undone by the loop or told, and a stop at any step changes nothing of it."""
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from picochat_contract.errors import ContractError
-from picochat_trainer.training.loop import Outcome, train
+from picochat_contract.errors import Code, ContractError
+from picochat_trainer.context import Interrupted
+from picochat_trainer.training.checkpoint import TrainingState, load_resume
+from picochat_trainer.training.loop import Outcome, Trainer, train
 from picochat_trainer.training.reader import WindowReader
+from picochat_trainer.training.spike_watch import CALM_STEPS, DIVERGED_STEPS
+from support.jumps import Jump
 from support.trainings import VOCAB, base_context, read_events, tiny_model, tiny_training, train_losses
 
 
@@ -18,13 +23,16 @@ class Killed(BaseException):
 
 
 class Poisoned:
-    """Batches of a reader, of which one has targets that the model has never seen: its loss jumps."""
+    """Batches of a reader, of which some have targets that the model has never seen: their loss jumps."""
 
     def __init__(
-        self, reader: WindowReader, bad_step: int, on_step: Callable[[int], None] = lambda step: None
+        self,
+        reader: WindowReader,
+        bad_step: int | range,
+        on_step: Callable[[int], None] = lambda step: None,
     ) -> None:
         self.reader = reader
-        self.bad_step = bad_step
+        self.bad_steps = range(bad_step, bad_step + 1) if isinstance(bad_step, int) else bad_step
         self.on_step = on_step
         self.num_given = 0
 
@@ -42,12 +50,12 @@ class Poisoned:
     def next_step(self) -> Any:
         self.on_step(self.num_given)
         batch = self.reader.next_step()
+        step = self.num_given
         self.num_given += 1
-        if self.num_given != self.bad_step + 1:
+        if step not in self.bad_steps:
             return batch
-        spoiled = tuple(
-            (tokens, torch.full_like(targets, VOCAB - 1)) for tokens, targets in batch.micro_batches
-        )
+        unseen = VOCAB - 1 - (step - self.bad_steps.start)  # another one each time: it must not be learned
+        spoiled = tuple((tokens, torch.full_like(targets, unseen)) for tokens, targets in batch.micro_batches)
         return dataclasses.replace(batch, micro_batches=spoiled)
 
 
@@ -56,7 +64,7 @@ def spiked(
     *,
     rollback: bool,
     steps: int = 45,
-    bad_step: int = 33,
+    bad_step: int | range = 33,
     on_step: Callable[[int], None] = lambda step: None,
     **changes: Any,
 ) -> Outcome:
@@ -75,8 +83,7 @@ def test_a_loss_spike_is_undone_and_training_goes_on_more_slowly(tmp_path: Path)
     assert outcome.state.rate_scale == 0.5
     rates = {point.step: point.learning_rate for point in outcome.state.losses}
     assert rates[42] == pytest.approx(rates[40] / 2)
-    warnings = [e["message"] for e in read_events(tmp_path, "log") if e["level"] == "warning"]
-    assert any("is a spike; back to the last snapshot" in message for message in warnings)
+    assert any("is a spike; back to the last snapshot" in message for message in warnings(tmp_path))
 
 
 @pytest.mark.parametrize("saved_at", [32, 34, 40, 41])
@@ -109,8 +116,100 @@ def test_a_checkpoint_does_not_take_the_place_of_weights_whose_loss_was_seen(tmp
     assert train_losses(saving) == train_losses(plain)
 
 
-def test_without_rollback_a_spike_is_trained_on(tmp_path: Path) -> None:
-    assert spiked(tmp_path, rollback=False).state.rollbacks == ()
+def warnings(tmp_path: Path) -> list[str]:
+    return [e["message"] for e in read_events(tmp_path, "log") if e["level"] == "warning"]
+
+
+def test_without_rollback_a_spike_is_told_once_and_trained_on(tmp_path: Path) -> None:
+    outcome = spiked(tmp_path, rollback=False, bad_step=range(33, 36))
+    state = outcome.state
+    assert (state.rollbacks, state.loss_spikes, state.rate_scale) == ((), (34,), 1.0)
+    assert (state.step, state.spikes_in_a_row) == (45, 0)
+    (told,) = warnings(tmp_path)
+    losses = {point.step: point.train_loss or 0.0 for point in state.losses}
+    assert told.startswith(f"step 34: loss {losses[34]:.3f} is a spike, the running mean is ")
+    assert losses[34] > losses[33] * 2 and "base.loss_spike_rollback" in told
+
+
+def blown_up(tmp_path: Path, bad_steps: range, stop: int | None = None) -> Outcome:
+    """A training whose loss is far too large in these steps; stopped, if at all, by a SIGTERM in step `stop`."""
+    model, context = tiny_model(), base_context(tmp_path)
+    jump = Jump(model, bad_steps)
+
+    def on_step(step: int) -> None:
+        jump(step)
+        context.stopping = step == stop
+
+    training = tiny_training(
+        model,
+        wrap=lambda reader: Poisoned(reader, -1, on_step),
+        fingerprint={"steps": 0},
+        max_steps=60,
+    )
+    return train(context, training)
+
+
+def test_jumps_far_apart_are_events_of_their_own(tmp_path: Path) -> None:
+    assert blown_up(tmp_path, range(10, 60, CALM_STEPS + 1)).state.loss_spikes == (11, 32, 53)
+    assert len(warnings(tmp_path)) == 3
+
+
+def test_a_loss_that_jumps_up_and_down_is_told_once(tmp_path: Path) -> None:
+    assert blown_up(tmp_path, range(10, 60, 3)).state.loss_spikes == (11,)
+
+
+@pytest.mark.parametrize("stop", [None, 40])
+def test_a_training_that_diverges_is_ended(tmp_path: Path, stop: int | None) -> None:
+    if stop is not None:
+        with pytest.raises(Interrupted):
+            blown_up(tmp_path, range(33, 60), stop)
+    last = 33 + DIVERGED_STEPS
+    with pytest.raises(ContractError, match=f"at step {last}, for {DIVERGED_STEPS} steps in a row") as caught:
+        blown_up(tmp_path, range(33, 60))
+    assert (caught.value.code, caught.value.param) == (Code.INVALID_VALUE, "learning_rate")
+    assert [event["step"] for event in read_events(tmp_path, "progress")][-1] == last - 1
+    assert sum("is a spike" in message for message in warnings(tmp_path)) == 1
+
+
+def test_one_step_less_is_no_divergence(tmp_path: Path) -> None:
+    assert blown_up(tmp_path, range(33, 32 + DIVERGED_STEPS)).state.loss_spikes == (34,)
+
+
+def test_the_guard_is_the_only_judge_where_there_is_one(tmp_path: Path) -> None:
+    state = spiked(tmp_path, rollback=True).state
+    assert (state.rollbacks, state.loss_spikes, state.spikes_in_a_row) == ((33,), (), 0)
+
+
+def watched_state(folder: Path, stops: tuple[int, ...], lag: int) -> TrainingState:
+    """What the last checkpoint holds of a training that was stopped behind these steps."""
+    for stop in (*stops, None):
+        training = tiny_training(
+            tiny_model(),
+            wrap=lambda reader: Poisoned(reader, range(33, 38)),
+            fingerprint={"steps": 0},
+            max_steps=45,
+            lr_decay="none",
+            log_every=4,
+        )
+        context = base_context(folder)
+        trainer = Trainer(context, training, lag=lag)
+        while trainer.state.step < (stop or 0):
+            trainer._step()
+        context.stopping = stop is not None
+        with pytest.raises(Interrupted) if stop else nullcontext():
+            trainer.run()
+    point = load_resume(folder / "base/resume_checkpoint")
+    assert point is not None
+    return point.state.model_copy(update={"elapsed_seconds": 0.0})
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_what_is_watched_goes_on_bit_for_bit_where_it_was_stopped(tmp_path: Path, lag: int) -> None:
+    whole = watched_state(tmp_path / "whole", (), lag)
+    parts = watched_state(tmp_path / "parts", (2, 30, 35, 40), lag)
+    assert whole == parts
+    assert whole.loss_spikes == (34,) and whole.loss_baseline is not None
+    assert len(warnings(tmp_path / "parts")) == 1  # the event is one, though a stop lies in it
 
 
 def broken(tmp_path: Path, *, again: bool) -> Outcome:

@@ -1,5 +1,6 @@
 """What the SFT stage leaves behind, and how it resumes."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -15,9 +16,15 @@ from picochat_contract.manifest import StageJob
 from picochat_contract.version import STAGE_CODE
 from picochat_trainer.atomic import file_sha256
 from picochat_trainer.context import Interrupted, StageContext
+from picochat_trainer.model import GPT
 from picochat_trainer.stages import fit, sft
 from picochat_trainer.tokenizer.training import save_tokenizer, train_tokenizer
+from picochat_trainer.training.chat_reader import ChatReader
 from picochat_trainer.training.checkpoint import load_weights, open_checkpoint
+from picochat_trainer.training.first_weights import build_model
+from picochat_trainer.training.reader import StepBatch
+from picochat_trainer.training.spike_watch import DIVERGED_STEPS
+from support.jumps import Jump
 
 CONFIG = {
     "max_steps": 20,
@@ -133,6 +140,47 @@ def test_it_learns_the_format(make_run: Callable[[str], Path]) -> None:
     losses = [p["val_loss"] for p in report_of(run_dir)["losses"] if "val_loss" in p]
     assert losses[-1] < 0.6 * losses[0]
     assert (run_dir / "sft/sample.txt").read_text().startswith("user: What is Picochat?\nassistant: ")
+
+
+def with_a_jump(monkeypatch: pytest.MonkeyPatch, bad_steps: range) -> None:
+    """The next SFT stage has a loss that jumps in these steps, counted from 0."""
+    jumps: list[Jump] = []
+    steps = itertools.count()
+    next_step = ChatReader.next_step
+
+    def built(*args: Any, **options: Any) -> GPT:
+        model = build_model(*args, **options)
+        jumps.append(Jump(model, bad_steps))
+        return model
+
+    def given(reader: ChatReader) -> StepBatch:
+        jumps[0](next(steps))
+        return next_step(reader)
+
+    monkeypatch.setattr(sft, "build_model", built)
+    monkeypatch.setattr(ChatReader, "next_step", given)
+
+
+def test_a_loss_that_jumps_is_told_and_reported(
+    make_run: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = make_run("run")
+    with_a_jump(monkeypatch, range(12, 14))
+    sft.run(context(run_dir), SftConfig(**CONFIG))
+    assert report_of(run_dir)["loss_spikes"] == [13]
+    assert "- Loss spikes: 1, at step 13; trained on." in (run_dir / "sft/report.md").read_text()
+    events = (run_dir / "stages/sft/events.jsonl").read_text()
+    assert events.count("is a spike") == 1 and "lower sft.learning_rate" in events
+
+
+def test_a_training_that_diverges_is_ended(
+    make_run: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_a_jump(monkeypatch, range(12, 99))
+    with pytest.raises(ContractError, match=r"lower sft\.learning_rate") as caught:
+        sft.run(context(make_run("run")), SftConfig(**{**CONFIG, "max_steps": 60}))
+    assert (caught.value.code, caught.value.param) == (Code.INVALID_VALUE, "learning_rate")
+    assert f"at step {12 + DIVERGED_STEPS}, for" in str(caught.value)
 
 
 def test_a_stopped_stage_goes_on_to_the_same_bytes(make_run: Callable[[str], Path]) -> None:

@@ -202,6 +202,7 @@ def _report(
         "split_mode": data.split.mode,
         "val_tokens": validator.num_targets,
         "num_nonfinite_steps": state.num_nonfinite_steps,
+        "loss_spikes": state.spike_steps,
         "num_parameters": model.num_parameters(),
         "tokens_seen": state.tokens_seen,
         **memorization.evidence,

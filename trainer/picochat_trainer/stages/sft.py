@@ -159,6 +159,7 @@ def _report(
         "num_train_rows": len(split.train),
         "num_val_rows": len(split.val),
         "num_nonfinite_steps": state.num_nonfinite_steps,
+        "loss_spikes": state.spike_steps,
         "val_loss": best.val_loss,
         "val_loss_stderr": best.val_loss_stderr,
         "best_step": state.best_step,

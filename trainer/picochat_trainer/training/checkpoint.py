@@ -93,11 +93,22 @@ class TrainingState(Config):
     elapsed_seconds: float
     stop_reason: str | None
     loss_baseline: float | None = None
-    """Running mean of the training loss, where spikes are watched for."""
+    """Running mean of the training loss, without its spikes."""
     rate_scale: float = 1.0
     """What spikes have left of the learning rate."""
     rollbacks: tuple[int, ...] = ()
-    """Steps whose loss was a spike and whose update was undone."""
+    """Steps, counted from 0, whose loss was a spike and whose update was undone."""
+    loss_spikes: tuple[int, ...] = ()
+    """Steps, counted from 1, at which a spike began that was trained on."""
+    spikes_in_a_row: int = 0
+    """Steps for which the loss has been such a spike."""
+    last_spike: int | None = None
+    """The last such step, counted from 0."""
+
+    @property
+    def spike_steps(self) -> list[int]:
+        """Steps of all spikes, undone or trained on, counted from 1 as in curves."""
+        return sorted([*self.loss_spikes, *(step + 1 for step in self.rollbacks)])
 
     @classmethod
     def fresh(cls, fingerprint: dict[str, Any]) -> "TrainingState":

@@ -18,6 +18,7 @@ from picochat_trainer.training.checkpoint import LossPoint
 GAP = 1.0  # nats between validation and training loss that smell of memorization
 REGRESSION = 0.25  # nats that validation got worse since its best
 _MAX_ROWS = 40
+_MAX_NAMED = 10  # steps with a spike
 
 
 def loss_diagnostics(losses: Sequence[LossPoint]) -> dict[str, Any]:
@@ -91,6 +92,7 @@ def training_lines(report: dict[str, Any]) -> list[str]:
         f"{found['warmup_steps']} steps of warm-up ({found['warmup_steps_source']}), {found['lr_decay']} decay, weight decay {found['weight_decay']:.3g} ({found['weight_decay_source']}), "
         f"{found['rows_per_step']} rows per step ({found['rows_per_step_source']}){mean}.",
         f"- Steps with NaN or Infinity: {report['num_nonfinite_steps']}.",
+        f"- Loss spikes: {_spikes_text(report['loss_spikes'], is_undone=bool(throughput['rollbacks']))}.",
         f"- {throughput_text(throughput)}",
         f"- {_cost_text(throughput)}",
         f"- Curves: [{layout.CURVES}]({layout.CURVES}), drawn below.",
@@ -131,6 +133,14 @@ def _cost_text(throughput: dict[str, Any]) -> str:
         f"{throughput['checkpoint_seconds']:.1f} s of waiting for checkpoints; memory peak "
         f"{throughput['memory_peak_bytes'] / 2**20:,.0f} MiB; {spent}."
     )
+
+
+def _spikes_text(steps: Sequence[int], *, is_undone: bool) -> str:
+    """Where the loss jumped; a training undoes all of its spikes or none."""
+    if not steps:
+        return "none"
+    named = ", ".join(map(str, steps[:_MAX_NAMED])) + (" and others" if len(steps) > _MAX_NAMED else "")
+    return f"{len(steps)}, at step {named}; {'undone' if is_undone else 'trained on'}"
 
 
 def _rate_source(config: OptimConfig, is_base: bool) -> str:

@@ -31,6 +31,7 @@ from picochat_trainer.training.prefetch import open_feed
 from picochat_trainer.training.readback import Readback, StepValues
 from picochat_trainer.training.resume import Training
 from picochat_trainer.training.schedule import learning_rate
+from picochat_trainer.training.spike_watch import Watched, refuse_divergence, spike_warning, watched
 from picochat_trainer.training.spikes import SNAPSHOT_EVERY, SpikeGuard, rate_scale_after
 from picochat_trainer.training.step import TrainStep
 from picochat_trainer.training.tensorboard import open_board
@@ -143,7 +144,7 @@ class Trainer:
         return done % self.config.log_every == 0 or done in (1, self.config.max_steps)
 
     def _read(self, *, everything: bool) -> None:
-        """Count steps that were skipped among those whose values have come, and abort after several of them."""
+        """Judge the steps whose values have come, and abort after several that were skipped or have diverged."""
         for found in self.readback.take(everything=everything):
             self.last_values = found
             in_a_row = 0 if found.is_finite else self.state.nonfinite_in_a_row + 1
@@ -164,6 +165,21 @@ class Trainer:
                     "use precision: float32",
                     param="learning_rate",
                 )
+            if self.spikes is None:
+                self._watch(found)
+
+    def _watch(self, found: StepValues) -> None:
+        """Judge a loss that no guard judges."""
+        state, done = self.state, found.step + 1
+        before = Watched(
+            baseline=state.loss_baseline, in_a_row=state.spikes_in_a_row, last_spike=state.last_spike
+        )
+        seen = watched(found.step, found.loss, before)
+        self._set(loss_baseline=seen.baseline, spikes_in_a_row=seen.in_a_row, last_spike=seen.last_spike)
+        if seen.begins:
+            self._set(loss_spikes=(*state.loss_spikes, done))
+            self.context.events.log("warning", spike_warning(done, found.loss, seen, self.config))
+        refuse_divergence(done, found.loss, seen, self.config)
 
     def _undo_spike(self, guard: SpikeGuard, loss_share: Tensor) -> bool:
         """Where it is time, judge the losses since the last snapshot; True if the steps since then were undone."""
