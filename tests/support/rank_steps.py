@@ -13,7 +13,7 @@ from unittest import mock
 
 import torch
 import torch.distributed as dist
-from picochat_contract.configs import DistributedStrategy, ModelConfig
+from picochat_contract.configs import BaseConfig, DistributedStrategy, ModelConfig
 from picochat_contract.manifest import StageJob
 from picochat_trainer.context import StageContext
 from picochat_trainer.model import GPT
@@ -22,9 +22,13 @@ from picochat_trainer.training.checkpoint import Metadata, Weights, open_checkpo
 from picochat_trainer.training.compiled import LossModule, compile_pieces, eager
 from picochat_trainer.training.first_weights import WeightSource, build_model, drawn, saved
 from picochat_trainer.training.hardware import autocast
+from picochat_trainer.training.optim import make_optimizer
+from picochat_trainer.training.prefetch import DeviceStep, MicroBatch
+from picochat_trainer.training.step import TrainStep
 from picochat_trainer.training.tensor_files import size_of
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.distributed.tensor import DTensor
 
 from support.allocations import Allocations
@@ -199,6 +203,45 @@ def no_compiler(function: Callable[..., Any], **options: Any) -> Callable[..., A
     return fail
 
 
+def talking(folder: Path, num_micro_batches: int = 3) -> dict[str, Any]:
+    """How often this rank of DDP sends gradients in each of a few steps, how DDP was set up, and where gradients lie."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    model = build_model(CONFIG, VOCAB, drawn(SEED), device="cpu", strategy="ddp").train()
+    wrapped = distributed.wrap(LossModule(model), "cpu", "ddp")
+    assert isinstance(wrapped, nn.parallel.DistributedDataParallel)
+    buckets: list[tuple[bool, int]] = []
+
+    def send(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+        buckets.append((bucket.is_last(), bucket.buffer().untyped_storage().data_ptr()))
+        return allreduce_hook(dist.group.WORLD, bucket)
+
+    wrapped.register_comm_hook(None, send)
+    job = StageJob.model_validate({"stage": "base", "config": {}})
+    context = StageContext(folder / "talking", job, rank=rank, world_size=world)
+    config = BaseConfig(grad_clip=LIMIT)
+    optimizer = make_optimizer(model, config, num_ranks=world)
+    step = TrainStep(context, config, model, wrapped, optimizer, None, None)
+    rounds = []
+    for number in range(STEPS):
+        rows = batch(number)[: world * num_micro_batches].view(num_micro_batches, world, 1, 17)[:, rank]
+        micro_batches = tuple(
+            MicroBatch(tokens=row[:, :-1], targets=row[:, 1:], share=1 / world / num_micro_batches)
+            for row in rows
+        )
+        buckets.clear()
+        found = step.backward(DeviceStep(micro_batches=micro_batches, shapes=[], position={}))
+        rounds.append(sum(is_last for is_last, _ in buckets))
+        places = {parameter.grad.untyped_storage().data_ptr() for parameter in model.parameters()}
+        step.update(found.values)
+    return {
+        "rounds": rounds,
+        "static_graph": wrapped.static_graph,
+        "sends_buffers": wrapped.broadcast_buffers,
+        "gradient_as_bucket_view": wrapped.gradient_as_bucket_view,
+        "gradients_lie_in_buckets": places <= {place for _, place in buckets},
+    }
+
+
 def raised(function: Callable[[], object]) -> str:
     try:
         function()
@@ -230,6 +273,7 @@ def work(rank: int, num_ranks: int, folder: str, is_compiled: bool) -> None:
         found = {"one": steps(None), "compiled": steps("fsdp", compiled=True)}
     else:
         found = {**every_way(), "beginnings": beginnings(Path(folder))}
+        found["talking"] = talking(Path(folder))
         found["compiling"] = [compiling(Path(folder), broken_rank=broken) for broken in (None, 1, 0)]
     leave(rank, folder, found)
 

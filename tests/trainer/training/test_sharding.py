@@ -49,6 +49,17 @@ def test_two_ranks_that_accumulate_learn_what_one_process_learns(
     assert_equal(found["one"], found[strategy])
 
 
+def test_ddp_sends_gradients_once_a_step_however_many_micro_batches_it_has(found: dict[str, Any]) -> None:
+    """The first batch is computed once more beforehand, for the graph (`distributed.Replicated`)."""
+    assert found["talking"]["rounds"] == [2] + [1] * (STEPS - 1)
+
+
+def test_ddp_knows_its_graph_leaves_buffers_alone_and_keeps_gradients_once(found: dict[str, Any]) -> None:
+    talking = found["talking"]
+    assert talking["static_graph"] and not talking["sends_buffers"]
+    assert talking["gradient_as_bucket_view"] and talking["gradients_lie_in_buckets"]
+
+
 def test_fsdp_shares_all_parameters_out(found: dict[str, Any]) -> None:
     model = model_of()
     assert found["fsdp"]["sharded"] and not found["ddp"]["sharded"]
