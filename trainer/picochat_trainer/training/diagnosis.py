@@ -89,7 +89,8 @@ def training_lines(report: dict[str, Any]) -> list[str]:
     mean = f", mean of the weights with decay {found['ema_decay']:g}" if found["ema_decay"] else ""
     return [
         f"- {found['optimizer']} at learning rate {found['learning_rate']:.3g} ({found['learning_rate_source']}), "
-        f"{found['warmup_steps']} steps of warm-up ({found['warmup_steps_source']}), {found['lr_decay']} decay, weight decay {found['weight_decay']:.3g} ({found['weight_decay_source']}), "
+        f"{found['warmup_steps']} steps of warm-up ({found['warmup_steps_source']}), {found['lr_decay']} decay, "
+        f"weight decay {found['weight_decay']:.3g} ({found['weight_decay_source']}), "
         f"{found['rows_per_step']} rows per step ({found['rows_per_step_source']}){mean}.",
         f"- Steps with NaN or Infinity: {report['num_nonfinite_steps']}.",
         f"- Loss spikes: {_spikes_text(report['loss_spikes'], is_undone=bool(throughput['rollbacks']))}.",
