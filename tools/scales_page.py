@@ -16,8 +16,8 @@ TEXT = """\
 
 A scale is a preset: the values that `scale: NAME` of a run spec fills in below the user's own, or `--scale NAME` of
 `picochat run tiny`. Each passes its own preflight as `ready` on a corpus and a machine that fit it, and plans about 20
-training tokens per parameter (Hoffmann et al., arXiv 2203.15556); smoke and demo are trials and plan fewer. Everything
-below is computed from the presets by the code that preflight uses; a test compares the parameters with the built models.
+training tokens per parameter (Hoffmann et al., arXiv 2203.15556); smoke, demo, tiny and small-local are trials and plan fewer.
+Everything below is computed from the presets by the code that preflight uses; a test compares the parameters with the built models.
 
 ## Shapes
 

@@ -4,8 +4,8 @@ From `pico` on, base steps are chosen for 20 training tokens per parameter (Hoff
 steps for three epochs of the generated rows. The learning rates are given: Step Law was fitted from 60M parameters on.
 So is the accumulation, since the steps follow from it; `smoke` and `demo` leave theirs to the law, which asks for one.
 
-They are also there to be learned from, each with the parts of its time: `smoke`, `pico` and `small` are GPT-2's block
-(LayerNorm, learned positions, GELU), `medium`, `mps-local` and `climbmix-pilot` have RMSNorm, RoPE and squared ReLU
+They are also there to be learned from, each with the parts of its time: `smoke`, `tiny`, `small-local`, `pico` and `small` are
+GPT-2's block (LayerNorm, learned positions, GELU), `medium`, `mps-local` and `climbmix-pilot` have RMSNorm, RoPE and squared ReLU
 (Primer, arXiv 2109.08668), `demo` and the presets for GPUs have SwiGLU and grouped queries.
 """
 
@@ -82,6 +82,39 @@ LOCAL_SCALES: Final[dict[str, dict[str, Any]]] = {
             "checkpoint_every": 100,
             "sample_prompt": "Who are you?",
         },
+        "fit": {"max_rows": 100, "max_new_tokens": 48},
+        "eval": {"max_new_tokens": 48},
+    },
+    # The two smallest of the run page: steps as the mission has them, half a minute and two minutes on two cores.
+    "tiny": {
+        "dataset": _GENERATED,
+        "tokenizer": {"type": "bpe", "vocab_size": 1_024},
+        "base": {
+            "model": {**_GPT2, "n_layer": 2, "n_head": 4, "n_embd": 64, "sequence_len": 128},
+            "max_steps": 300,
+            "device_batch_size": 16,
+            "grad_accum_steps": 1,
+            "learning_rate": 2e-3,
+            "eval_every": 50,
+            "checkpoint_every": 100,
+        },
+        "sft": {**_SFT, "max_steps": 600, "learning_rate": 1e-3, "eval_every": 100},
+        "fit": {"max_rows": 100, "max_new_tokens": 48},
+        "eval": {"max_new_tokens": 48},
+    },
+    "small-local": {
+        "dataset": _GENERATED,
+        "tokenizer": {"type": "bpe", "vocab_size": 1_024},
+        "base": {
+            "model": {**_GPT2, "n_layer": 3, "n_head": 4, "n_embd": 96, "sequence_len": 256},
+            "max_steps": 800,
+            "device_batch_size": 16,
+            "grad_accum_steps": 1,
+            "learning_rate": 2e-3,
+            "eval_every": 100,
+            "checkpoint_every": 200,
+        },
+        "sft": {**_SFT, "max_steps": 1_200, "eval_every": 150, "checkpoint_every": 300},
         "fit": {"max_rows": 100, "max_new_tokens": 48},
         "eval": {"max_new_tokens": 48},
     },

@@ -155,6 +155,8 @@ def test_tokens_that_are_given_take_the_place_of_a_preset_s_accumulation() -> No
 PRESETS = {  # tokens per step; steps, warm-up and rates of a preset are chosen for them
     "smoke": 1_024,
     "demo": 2_048,
+    "tiny": 2_048,
+    "small-local": 4_096,
     "pico": 2_048,
     "small": 8_192,
     "medium": 16_384,

@@ -30,6 +30,8 @@ GPT2, RELU2, SWIGLU = (
 )
 SHAPES = {  # context, width, query and key/value heads, layers, norm and position and activation
     "smoke": (128, 32, 4, 4, 1, GPT2),
+    "tiny": (128, 64, 4, 4, 2, GPT2),
+    "small-local": (256, 96, 4, 4, 3, GPT2),
     "pico": (256, 96, 4, 4, 3, GPT2),
     "small": (512, 128, 4, 4, 4, GPT2),
     "medium": (512, 192, 6, 6, 6, RELU2),
@@ -42,12 +44,18 @@ SHAPES = {  # context, width, query and key/value heads, layers, norm and positi
     "h200-1b-ddp8": (2048, 2048, 16, 4, 24, SWIGLU),
     "h200-1b-ddp8-seq": (2048, 2048, 16, 4, 24, SWIGLU),
 }
-TRIALS = {"smoke", "demo"}  # too short for anything but to show that the parts work
+TRIALS = {"smoke", "demo", "tiny", "small-local"}  # too short for anything but to show that the parts work
 
 
 def judged(raw: dict[str, Any], changes: dict[str, Any] | None = None) -> PreflightReport:
     config = preflight_config(raw)
     return judge(config, fitting_facts(config, changes))
+
+
+@pytest.mark.parametrize(("scale", "base", "sft"), [("tiny", 300, 600), ("small-local", 800, 1_200)])
+def test_steps_of_the_run_page_s_own_are_those_of_the_mission(scale: str, base: int, sft: int) -> None:
+    spec = parse_mapping({"scale": scale})
+    assert (spec.base.max_steps, spec.sft.max_steps) == (base, sft)
 
 
 def test_every_preset_is_here_under_its_name() -> None:
