@@ -25,8 +25,8 @@ STARTUP_SECONDS: Final = 30.0  # loading, compiling: per training stage
 BYTES_PER_LOGIT: Final = 12  # in bf16, in float32, its softmax, and the gradient of each
 WHOLE_LOGITS_GPU: Final = 1 << 29
 WHOLE_LOGITS_CPU: Final = 64 << 20
-"""Bytes of float32 logits above which the loss is computed in chunks no larger than that: a CPU's caches are small, its memory is
-shared."""
+"""Bytes of float32 logits above which the loss is computed in chunks no larger than that. Of a GPU: so that no preset has those of a
+whole micro-batch at once; its speed was not measured. Of a CPU: its caches are small, its memory is shared."""
 CHECKPOINTING_FACTOR: Final = 4 / 3
 """Operations of a step whose blocks are computed again in the backward pass: 4 forward passes' worth instead of 3."""
 

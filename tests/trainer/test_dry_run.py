@@ -11,7 +11,8 @@ from picochat_contract.errors import ContractError
 from picochat_contract.manifest import Manifest
 from picochat_contract.spec import parse_mapping
 from picochat_contract.stages import StageName
-from picochat_trainer.dry_run import DryRunRecord, dry_run_record, markdown, table
+from picochat_trainer.dry_run import DryRunRecord, dry_run_record
+from picochat_trainer.dry_run_text import markdown, table
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SPEC = parse_mapping(
@@ -125,6 +126,39 @@ def test_the_estimate_counts_steps_validations_and_checkpoints_that_are_left(
     # 50,000 J of all four GPUs in 50 steps
     assert estimate.kilowatt_hours == pytest.approx(950 * 1000 / 3.6e6)
     assert found.over == ()
+
+
+@pytest.mark.parametrize(("minutes", "is_cut"), [(5.0, True), (600.0, False)])
+def test_minutes_that_end_the_training_end_the_estimate(
+    folder: Callable[..., Path], minutes: float, is_cut: bool
+) -> None:
+    run_dir = folder()
+    whole = record(run_dir)
+    base = SPEC.base.model_copy(
+        update={"max_minutes": minutes, "grad_accum_steps": SPEC.base_config.grad_accum_steps}
+    )
+    found = dry_run_record(run_dir, SPEC.model_copy(update={"base": base}), price_per_hour=3.0, max_cost=None)
+    assert any("base.max_minutes" in note for note in found.notes) is is_cut
+    if not is_cut:
+        assert found.estimate == whole.estimate
+        return
+    left = 5 / 60 - 50 * whole.measured.seconds_per_step / 3600
+    estimate = found.estimate
+    assert estimate.hours == pytest.approx(left, rel=0.2) and estimate.hours <= left
+    assert estimate.hours_high == pytest.approx(left)
+    assert 0 < estimate.steps_left < whole.estimate.steps_left
+    assert estimate.cost == pytest.approx(3 * 4 * estimate.hours)
+    assert estimate.kilowatt_hours == pytest.approx(estimate.steps_left * 1000 / 3.6e6)
+
+
+def test_minutes_that_are_over_leave_nothing_to_do(folder: Callable[..., Path]) -> None:
+    base = SPEC.base.model_copy(
+        update={"max_minutes": 0.5, "grad_accum_steps": SPEC.base_config.grad_accum_steps}
+    )
+    found = dry_run_record(
+        folder(), SPEC.model_copy(update={"base": base}), price_per_hour=3.0, max_cost=None
+    )
+    assert (found.estimate.steps_left, found.estimate.hours, found.estimate.cost) == (0, 0.0, 0.0)
 
 
 def test_an_estimate_over_a_limit_says_so(folder: Callable[..., Path]) -> None:

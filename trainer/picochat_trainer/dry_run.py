@@ -5,6 +5,7 @@ and dry_run.md there. Measures nothing itself, and needs no torch.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,7 +30,6 @@ JSON: Final = "dry_run.json"
 MARKDOWN: Final = "dry_run.md"
 MIN_INTERVALS: Final = 3
 """Fewer timed intervals say nothing about their spread."""
-NOT_MEASURED: Final = "not measured"
 NOTES: Final = (
     "The estimate is for base pretraining, without a start-up that downloads or builds data and without the tests of the "
     "best checkpoint at its end; SFT, fit, eval and audit come on top and were not measured.",
@@ -72,7 +72,7 @@ class Measured(Config):
 
 
 class Estimate(Config):
-    """The rest of the run, from here to `max_steps`, if it does not stop early."""
+    """The rest of the run, from here to `max_steps` or to where `max_minutes` ends it, if it does not stop early."""
 
     steps_left: int
     validations_left: int
@@ -132,13 +132,28 @@ def dry_run_record(
         max_hours=spec.preflight.max_hours,
         max_cost=max_cost,
         over=_over(estimate, spec.preflight.max_hours, max_cost),
-        notes=(*NOTES, *_left_out(measured, estimate)),
+        notes=(*NOTES, *_cut_off(measured, estimate, base), *_left_out(measured, estimate)),
     )
 
 
 def estimated(measured: Measured, base: BaseConfig, price_per_hour: float | None) -> Estimate:
     """Steps left times seconds per step, plus each validation and checkpoint that is still to come."""
-    done, last = measured.steps_done, base.max_steps
+    done, limit = measured.steps_done, math.inf
+    whole = _estimated(measured, base, base.max_steps, limit, price_per_hour)
+    if base.max_minutes is None:
+        return whole
+    limit = max(0.0, base.max_minutes / 60 - done * measured.seconds_per_step / 3600)
+    if whole.hours <= limit:
+        return whole
+    last = done + int(whole.steps_left * limit / whole.hours)
+    return _estimated(measured, base, last, limit, price_per_hour)
+
+
+def _estimated(
+    measured: Measured, base: BaseConfig, last: int, most_hours: float, price_per_hour: float | None
+) -> Estimate:
+    """Up to step `last`, and no more than so many hours."""
+    done = measured.steps_done
     validations = _events_between(done, last, base.eval_every, at_end=True)
     checkpoints = _events_between(done, last, base.checkpoint_every, at_end=True)
     around = (
@@ -148,7 +163,9 @@ def estimated(measured: Measured, base: BaseConfig, price_per_hour: float | None
     )
 
     def hours(seconds_per_step: float | None) -> float | None:
-        return None if seconds_per_step is None else ((last - done) * seconds_per_step + around) / 3600
+        if seconds_per_step is None:
+            return None
+        return min(most_hours, ((last - done) * seconds_per_step + around) / 3600)
 
     def cost(value: float | None) -> float | None:
         return None if value is None or price_per_hour is None else value * gpus * price_per_hour
@@ -174,50 +191,15 @@ def estimated(measured: Measured, base: BaseConfig, price_per_hour: float | None
     )
 
 
-def table(record: DryRunRecord) -> list[tuple[str, str]]:
-    """The rows that a person sees, by name."""
-    m, e = record.measured, record.estimate
-    cost = (
-        f"{_number(e.cost)}{_range(e.cost_low, e.cost_high)}"
-        if e.cost is not None
-        else "no --price-per-hour was given"
+def _cut_off(measured: Measured, estimate: Estimate, base: BaseConfig) -> Sequence[str]:
+    """Where `max_minutes` ends the training before `max_steps` does."""
+    last = measured.steps_done + estimate.steps_left
+    if base.max_minutes is None or last == base.max_steps:
+        return ()
+    return (
+        f"base.max_minutes {base.max_minutes:g} ends the training after about {last:,} of {base.max_steps:,} steps; what is "
+        "left is counted up to there",
     )
-    return [
-        ("device", f"{m.device}, {m.num_ranks} rank(s)"),
-        ("steps", f"{m.steps_done:,} of {record.max_steps:,} done, {m.steps_timed:,} timed"),
-        ("tokens per step", f"{m.tokens_per_step:,} ({record.batch_source})"),
-        ("tokens per second", f"{m.tokens_per_second:,.0f}"),
-        (
-            "seconds per step",
-            f"{m.seconds_per_step:.4g}{_range(m.seconds_per_step_low, m.seconds_per_step_high)}",
-        ),
-        ("MFU", NOT_MEASURED if m.mfu is None else f"{100 * m.mfu:.1f} % (peak: {m.peak})"),
-        ("first step", _seconds(m.first_step_seconds)),
-        ("one validation", _seconds(m.validate_seconds)),
-        ("one checkpoint", _seconds(m.checkpoint_seconds)),
-        (
-            "peak memory",
-            NOT_MEASURED if m.memory_peak_bytes is None else f"{m.memory_peak_bytes / 1e9:.2f} GB",
-        ),
-        (
-            "left to do",
-            f"{e.steps_left:,} steps, {e.validations_left:,} validations, {e.checkpoints_left:,} checkpoints",
-        ),
-        ("hours left", f"{_number(e.hours)}{_range(e.hours_low, e.hours_high)}"),
-        ("GPU hours left" if "cpu" not in m.device else "process hours left", _number(e.gpu_hours)),
-        (
-            "energy left",
-            NOT_MEASURED if e.kilowatt_hours is None else f"{_number(e.kilowatt_hours)} kWh (GPUs alone)",
-        ),
-        ("cost left", cost),
-    ]
-
-
-def markdown(record: DryRunRecord) -> str:
-    lines = ["# Dry run", "", f"Scale {record.scale}.", "", "| what | measured or estimated |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in table(record)]
-    lines += ["", *(f"- **Over the limit**: {words}." for words in record.over)]
-    return "\n".join([*lines, *(f"- {note}" for note in record.notes), ""])
 
 
 def _measured(run_dir: Path, spec: RunSpec) -> Measured:
@@ -336,9 +318,9 @@ def _events_between(done: int, last: int, every: int, *, at_end: bool) -> int:
 def _over(estimate: Estimate, max_hours: float | None, max_cost: float | None) -> tuple[str, ...]:
     found = []
     if max_hours is not None and estimate.hours > max_hours:
-        found.append(f"{_number(estimate.hours)} hours are left, preflight.max_hours is {max_hours:g}")
+        found.append(f"{number(estimate.hours)} hours are left, preflight.max_hours is {max_hours:g}")
     if max_cost is not None and estimate.cost is not None and estimate.cost > max_cost:
-        found.append(f"the rest costs {_number(estimate.cost)}, --max-cost is {max_cost:g}")
+        found.append(f"the rest costs {number(estimate.cost)}, --max-cost is {max_cost:g}")
     return tuple(found)
 
 
@@ -373,13 +355,5 @@ def _each(values: Mapping[str, Any], name: str, count: int) -> float | None:
     return None if total is None or count == 0 else total / count
 
 
-def _seconds(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{value:.3g} s"
-
-
-def _number(value: float) -> str:
+def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-
-
-def _range(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f" ({_number(low)} to {_number(high)})"

@@ -1,6 +1,7 @@
 """`--tensorboard-log-dir` as a user gives it: real stages, and event files that TensorBoard reads."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,19 @@ def test_both_trainings_of_a_run_write_below_the_folder(tmp_path: Path) -> None:
     assert steps_of(board / "base") == [1, 2, 3] and steps_of(board / "sft") == [1, 2]
     assert not list(out.rglob("*tfevents*"))
     manifest = json.loads((out / "stages/base/manifest.json").read_text())
-    assert any(output["path"].startswith("base/tensorboard/") for output in manifest["outputs"])
+    assert not [output["path"] for output in manifest["outputs"] if "tensorboard" in output["path"]]
+
+
+def test_a_finished_training_is_not_run_again_where_its_event_files_were_cleared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, board = tmp_path / "run", tmp_path / "board"
+    options = ["--until", "base", "--tensorboard-log-dir", str(board)]
+    assert tiny(out, *options) == ClientExit.OK
+    shutil.rmtree(board)
+    capsys.readouterr()
+    assert tiny(out, *options) == ClientExit.OK
+    assert "base       cached" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -70,8 +83,15 @@ def test_without_tensorboard_preflight_names_the_extra(
         ("runs/x/base", "runs/x/tensorboard", "runs/x/tensorboard"),
         ("runs/x/base", "runs/x/base", "runs/x/base/tensorboard"),
         ("runs/x/base", "runs", "runs/tensorboard"),
+        ("runs/x/base", "runs/y/../x/base", "runs/x/base/tensorboard"),
     ],
 )
 def test_event_files_are_never_around_the_checkpoints(stage_dir: str, folder: str, expected: str) -> None:
-    """All files below their folder are listed in the manifest as outputs."""
     assert board_folder(Path(stage_dir), Path(folder)) == Path(expected).absolute()
+
+
+def test_a_link_to_the_stage_s_folder_is_that_folder(tmp_path: Path) -> None:
+    stage_dir = tmp_path / "base"
+    stage_dir.mkdir()
+    (tmp_path / "link").symlink_to(stage_dir)
+    assert board_folder(stage_dir, tmp_path / "link") == (stage_dir / "tensorboard").resolve()

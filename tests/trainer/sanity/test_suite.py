@@ -62,6 +62,26 @@ def test_every_check_of_the_mission_is_there_with_a_fix() -> None:
     assert all(check.fix for check in suite.CHECKS)
 
 
+@pytest.mark.parametrize(("scale", "runs"), [(None, True), ("h200-1b-ddp8", False)])
+def test_fsdp_is_not_asked_of_a_preset_that_trains_with_ddp(scale: str | None, runs: bool) -> None:
+    [check] = (check for check in suite.CHECKS if check.id == "fsdp_dry_run")
+    preset = suite.preset_of(scale)
+    assert check.concerns(preset) is runs
+    assert all(other.concerns(preset) for other in suite.CHECKS if other is not check)
+    if preset is not None:
+        shared = preset.resources.model_copy(update={"distributed_strategy": "fsdp"})
+        assert check.concerns(preset.model_copy(update={"resources": shared}))
+
+
+def test_a_check_that_does_not_concern_the_preset_is_not_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    never = suite.Check(id="never", run=bad, fix="mend", concerns=lambda preset: preset is None)
+    monkeypatch.setattr(suite, "CHECKS", (never, suite.Check(id="always", run=good, fix="mend")))
+    report = suite.run_suite(suite.Options(out_dir=tmp_path, device="cpu", capacity_scale="smoke"))
+    assert [check.id for check in report.checks] == ["always"]
+
+
 def test_a_skipped_check_is_not_counted_as_passed(with_checks: Callable[..., None], tmp_path: Path) -> None:
     with_checks(one=good, two=unknown, three=good)
     report = suite.run_suite(suite.Options(out_dir=tmp_path, device="cpu"))

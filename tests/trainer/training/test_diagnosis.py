@@ -87,6 +87,14 @@ def test_the_report_says_how_long_the_warm_up_is_and_where_it_comes_from(
     assert said in training_lines(report)[0]
 
 
+def test_a_warm_up_that_is_cut_to_a_share_of_a_short_run_says_so() -> None:
+    found = optimization(BaseConfig(max_steps=100), 1)
+    assert (found["warmup_steps"], found["warmup_steps_source"]) == (
+        20,
+        "0.2 of the steps, of 40 by arXiv 1910.04209",
+    )
+
+
 @pytest.mark.parametrize(("source", "said"), [("given", "given"), ("derived", "derived by Step Law")])
 def test_the_report_says_where_the_rows_of_a_step_come_from(source: BatchSource, said: str) -> None:
     found = optimization(BaseConfig(batch_source=source), 1)

@@ -13,7 +13,7 @@ from picochat_trainer.context import Interrupted
 from picochat_trainer.training.checkpoint import TrainingState, load_resume
 from picochat_trainer.training.loop import Outcome, Trainer, train
 from picochat_trainer.training.reader import WindowReader
-from picochat_trainer.training.spike_watch import CALM_STEPS, DIVERGED_STEPS
+from picochat_trainer.training.spike_watch import CALM_STEPS, DIVERGED_STEPS, Watched
 from support.jumps import Jump
 from support.trainings import VOCAB, base_context, read_events, tiny_model, tiny_training, train_losses
 
@@ -124,11 +124,15 @@ def test_without_rollback_a_spike_is_told_once_and_trained_on(tmp_path: Path) ->
     outcome = spiked(tmp_path, rollback=False, bad_step=range(33, 36))
     state = outcome.state
     assert (state.rollbacks, state.loss_spikes, state.rate_scale) == ((), (34,), 1.0)
-    assert (state.step, state.spikes_in_a_row) == (45, 0)
+    assert (state.step, state.watched.last_spike, state.watched.num_lost) == (45, 35, 0)
     (told,) = warnings(tmp_path)
     losses = {point.step: point.train_loss or 0.0 for point in state.losses}
     assert told.startswith(f"step 34: loss {losses[34]:.3f} is a spike, the running mean is ")
     assert losses[34] > losses[33] * 2 and "base.loss_spike_rollback" in told
+
+
+MEAN_IS_HALFWAY = 14
+"""Steps that the running mean takes from the lowest loss to over half of the way back: 1 - 0.95 ** 14 > 0.5."""
 
 
 def blown_up(tmp_path: Path, bad_steps: range, stop: int | None = None) -> Outcome:
@@ -144,40 +148,42 @@ def blown_up(tmp_path: Path, bad_steps: range, stop: int | None = None) -> Outco
         model,
         wrap=lambda reader: Poisoned(reader, -1, on_step),
         fingerprint={"steps": 0},
-        max_steps=60,
+        max_steps=90,
     )
     return train(context, training)
 
 
 def test_jumps_far_apart_are_events_of_their_own(tmp_path: Path) -> None:
-    assert blown_up(tmp_path, range(10, 60, CALM_STEPS + 1)).state.loss_spikes == (11, 32, 53)
+    assert blown_up(tmp_path, range(30, 90, CALM_STEPS + 1)).state.loss_spikes == (31, 52, 73)
     assert len(warnings(tmp_path)) == 3
 
 
 def test_a_loss_that_jumps_up_and_down_is_told_once(tmp_path: Path) -> None:
-    assert blown_up(tmp_path, range(10, 60, 3)).state.loss_spikes == (11,)
+    assert blown_up(tmp_path, range(30, 40, 3)).state.loss_spikes == (31,)
 
 
 @pytest.mark.parametrize("stop", [None, 40])
 def test_a_training_that_diverges_is_ended(tmp_path: Path, stop: int | None) -> None:
     if stop is not None:
         with pytest.raises(Interrupted):
-            blown_up(tmp_path, range(33, 60), stop)
-    last = 33 + DIVERGED_STEPS
-    with pytest.raises(ContractError, match=f"at step {last}, for {DIVERGED_STEPS} steps in a row") as caught:
-        blown_up(tmp_path, range(33, 60))
+            blown_up(tmp_path, range(33, 90), stop)
+    last = 33 + MEAN_IS_HALFWAY + DIVERGED_STEPS - 1
+    with pytest.raises(ContractError, match=f"for {DIVERGED_STEPS} steps up to step {last} ") as caught:
+        blown_up(tmp_path, range(33, 90))
     assert (caught.value.code, caught.value.param) == (Code.INVALID_VALUE, "learning_rate")
     assert [event["step"] for event in read_events(tmp_path, "progress")][-1] == last - 1
     assert sum("is a spike" in message for message in warnings(tmp_path)) == 1
 
 
-def test_one_step_less_is_no_divergence(tmp_path: Path) -> None:
-    assert blown_up(tmp_path, range(33, 32 + DIVERGED_STEPS)).state.loss_spikes == (34,)
+def test_a_training_that_recovers_is_not_ended(tmp_path: Path) -> None:
+    """Its mean is back below half of the way after some steps, and was over it for fewer than those that end a training."""
+    state = blown_up(tmp_path, range(33, 33 + MEAN_IS_HALFWAY + 2)).state
+    assert (state.step, state.loss_spikes, state.watched.num_lost) == (90, (34,), 0)
 
 
 def test_the_guard_is_the_only_judge_where_there_is_one(tmp_path: Path) -> None:
     state = spiked(tmp_path, rollback=True).state
-    assert (state.rollbacks, state.loss_spikes, state.spikes_in_a_row) == ((33,), (), 0)
+    assert (state.rollbacks, state.loss_spikes, state.watched) == ((33,), (), Watched())
 
 
 def watched_state(folder: Path, stops: tuple[int, ...], lag: int) -> TrainingState:
@@ -208,7 +214,7 @@ def test_what_is_watched_goes_on_bit_for_bit_where_it_was_stopped(tmp_path: Path
     whole = watched_state(tmp_path / "whole", (), lag)
     parts = watched_state(tmp_path / "parts", (2, 30, 35, 40), lag)
     assert whole == parts
-    assert whole.loss_spikes == (34,) and whole.loss_baseline is not None
+    assert whole.loss_spikes == (34,) and whole.watched.last_spike == 37
     assert len(warnings(tmp_path / "parts")) == 1  # the event is one, though a stop lies in it
 
 
@@ -225,7 +231,7 @@ def broken(tmp_path: Path, *, again: bool) -> Outcome:
         model,
         wrap=lambda reader: Poisoned(reader, -1, spoil),
         fingerprint={},
-        max_steps=60,
+        max_steps=90,
         loss_spike_rollback=True,
     )
     return train(base_context(tmp_path), training)

@@ -165,10 +165,10 @@ def test_a_loss_that_jumps_is_told_and_reported(
     make_run: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir = make_run("run")
-    with_a_jump(monkeypatch, range(12, 14))
-    sft.run(context(run_dir), SftConfig(**CONFIG))
-    assert report_of(run_dir)["loss_spikes"] == [13]
-    assert "- Loss spikes: 1, at step 13; trained on." in (run_dir / "sft/report.md").read_text()
+    with_a_jump(monkeypatch, range(22, 24))
+    sft.run(context(run_dir), SftConfig(**{**CONFIG, "max_steps": 30}))
+    assert report_of(run_dir)["loss_spikes"] == [23]
+    assert "- Loss spikes: 1, at step 23; trained on." in (run_dir / "sft/report.md").read_text()
     events = (run_dir / "stages/sft/events.jsonl").read_text()
     assert events.count("is a spike") == 1 and "lower sft.learning_rate" in events
 
@@ -176,11 +176,11 @@ def test_a_loss_that_jumps_is_told_and_reported(
 def test_a_training_that_diverges_is_ended(
     make_run: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_a_jump(monkeypatch, range(12, 99))
+    with_a_jump(monkeypatch, range(50, 199))
     with pytest.raises(ContractError, match=r"lower sft\.learning_rate") as caught:
-        sft.run(context(make_run("run")), SftConfig(**{**CONFIG, "max_steps": 60}))
+        sft.run(context(make_run("run")), SftConfig(**{**CONFIG, "max_steps": 110}))
     assert (caught.value.code, caught.value.param) == (Code.INVALID_VALUE, "learning_rate")
-    assert f"at step {12 + DIVERGED_STEPS}, for" in str(caught.value)
+    assert f"for {DIVERGED_STEPS} steps up to step" in str(caught.value)
 
 
 def test_a_stopped_stage_goes_on_to_the_same_bytes(make_run: Callable[[str], Path]) -> None:

@@ -1,7 +1,9 @@
 """Losses that no guard judges: what counts as a spike, and when a training has diverged."""
 
+import itertools
 import math
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Iterator
 
 import pytest
 from picochat_contract.configs import BaseConfig, OptimConfig, SftConfig
@@ -9,66 +11,129 @@ from picochat_contract.errors import Code, ContractError
 from picochat_trainer.training.spike_watch import (
     CALM_STEPS,
     DIVERGED_STEPS,
+    JUDGED_FROM,
     LEAST_RISE,
     Watched,
     refuse_divergence,
     spike_warning,
     watched,
 )
-from picochat_trainer.training.spikes import BETA, THRESHOLD, WARM_STEPS
+from picochat_trainer.training.spikes import BETA, WARM_STEPS
 
 
-def after(losses: Iterable[float]) -> Watched:
-    """What is known behind losses that begin with the first step."""
+def seen(losses: Iterable[float]) -> Iterator[Watched]:
+    """What is known behind each of the losses, which begin with the first step."""
     found = Watched()
     for step, loss in enumerate(losses):
         found = watched(step, loss, found)
-    return found
+        yield found
 
 
-def test_a_spike_does_not_enter_the_running_mean() -> None:
-    found = after([2.0] * 10 + [2.0 * THRESHOLD + 0.1])
-    assert (found.baseline, found.in_a_row) == (2.0, 1)
+def after(losses: Iterable[float]) -> Watched:
+    *_, last = seen(losses)
+    return last
 
 
-def test_a_loss_that_is_no_spike_enters_it_and_ends_the_event() -> None:
-    found = after([2.0] * 10 + [9.0, 9.0, 4.0])
-    assert found == Watched(baseline=pytest.approx(BETA * 2.0 + (1 - BETA) * 4.0), last_spike=11)
+def events(losses: Iterable[float]) -> list[int]:
+    return [step for step, found in enumerate(seen(losses)) if found.begins]
+
+
+def learning(steps: int, low: float = 3.3, noise: float = 0.1, start: float = 9.0) -> list[float]:
+    """Losses that come down from `start` in about fifty steps."""
+    draw = random.Random(1).gauss
+    return [low + (start - low) * math.exp(-step / 15) + draw(0, noise) for step in range(steps)]
+
+
+def test_a_training_that_learns_has_no_spikes_and_has_not_diverged() -> None:
+    found = list(seen(learning(2_000)))
+    assert not any(one.begins or one.num_lost for one in found)
+    assert found[-1].mean == pytest.approx(3.3, abs=0.1)
+    assert found[-1].start == pytest.approx(9.0, abs=0.3)
+
+
+def test_a_jump_is_told_once_and_moves_the_mean_by_no_more_than_the_start_would() -> None:
+    losses = [*learning(200), 100.0, *learning(400)[200:]]
+    assert events(losses) == [200]
+    before, jumped = list(seen(losses))[199:201]
+    assert before.mean is not None
+    assert jumped.mean == pytest.approx(BETA * before.mean + (1 - BETA) * before.start)
+    assert (jumped.last_spike, jumped.num_lost) == (200, 0)
+
+
+@pytest.mark.parametrize(("calm", "is_new"), [(CALM_STEPS - 1, False), (CALM_STEPS, True)])
+def test_spikes_that_are_close_are_one_event(calm: int, is_new: bool) -> None:
+    losses = [*learning(200), 20.0, *[3.3] * calm, 60.0]
+    assert events(losses) == [200] + [201 + calm] * is_new
+
+
+def test_text_of_another_kind_is_told_once_and_trained_on() -> None:
+    """3.3 to 5 nats, for good: the mean gets used to it."""
+    losses = [*learning(200), *learning(300, low=5.0, start=5.0)]
+    assert events(losses) == [200]
+    assert not any(found.num_lost for found in seen(losses))
+
+
+@pytest.mark.parametrize(("level", "start"), [(7.5, 9.0), (9.0, 9.0), (40.0, 9.0), (5.5, 6.9)])
+def test_a_training_that_loses_what_it_had_learned_has_diverged(level: float, start: float) -> None:
+    """7.5 nats are about what the frequencies of 8,192 tokens alone give, 5.5 those of 1,024."""
+    low = 3.3 if start == 9.0 else 2.5
+    losses = [*learning(200, low, start=start), *[level] * 80]
+    diverged = [step for step, found in enumerate(seen(losses)) if found.has_diverged]
+    assert 200 + DIVERGED_STEPS < diverged[0] < 200 + 3 * DIVERGED_STEPS
+    assert events(losses) == [200]
+
+
+def test_one_that_creeps_back_to_its_start_has_diverged_too() -> None:
+    losses = [*learning(200), *(3.3 + 0.02 * step for step in range(300))]
+    assert after(losses).has_diverged
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_rows_of_two_kinds_are_neither_spikes_nor_a_divergence(seed: int) -> None:
+    """Of answers that are known by heart and of longer ones, as batches of like lengths have them."""
+    draw = random.Random(seed)
+    levels = (1.2 if draw.random() < 0.6 else 0.1 for _ in itertools.count())
+    losses = [
+        max(level, 4.0 - step / 20) * draw.uniform(0.9, 1.1)
+        for step, level in zip(range(10_000), levels, strict=False)
+    ]
+    assert not any(found.begins or found.has_diverged for found in seen(losses))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_changes_nothing(bad: float) -> None:
     """It is counted by itself, and an update that was skipped neither mends a training nor spoils it."""
-    assert after([2.0] * 10 + [9.0, bad]) == Watched(baseline=2.0, in_a_row=1, last_spike=10)
+    losses = [*learning(100), 50.0]
+    assert after([*losses, bad]) == after(losses).model_copy(update={"begins": False})
     assert after([bad]) == Watched()
 
 
-@pytest.mark.parametrize(("calm", "is_new"), [(0, False), (CALM_STEPS - 1, False), (CALM_STEPS, True)])
-def test_spikes_that_are_close_are_one_event(calm: int, is_new: bool) -> None:
-    first = [2.0] * 10 + [9.0]
-    assert after(first).begins
-    assert after([*first, *[2.0] * calm, 9.0]).begins is is_new
+def test_an_easy_first_batch_is_not_the_start() -> None:
+    """Answers of SFT rows differ."""
+    losses = [0.3] + [3.0] * (WARM_STEPS + 60)
+    assert after(losses).start == 3.0
+    assert not events(losses)
 
 
-def test_an_easy_first_batch_does_not_make_all_others_spikes() -> None:
-    """Answers of SFT rows differ: a mean that begins with 0.3 alone would stay below 3.0 / THRESHOLD for long."""
-    assert after([0.3] + [3.0] * (WARM_STEPS + 40)).in_a_row == 0
+def test_nothing_is_judged_before_the_mean_knows_anything() -> None:
+    quiet = [2.0] * 100
+    assert events([*quiet[: JUDGED_FROM - 1], 9.0, *quiet]) == []
+    assert events([*quiet[:JUDGED_FROM], 9.0, *quiet]) == [JUDGED_FROM]
 
 
-@pytest.mark.parametrize(("rise", "spike"), [(LEAST_RISE - 0.1, False), (LEAST_RISE + 0.1, True)])
-def test_a_small_loss_may_be_several_times_as_large_in_another_batch(rise: float, spike: bool) -> None:
-    settled = [0.02] * 10
-    assert 0.02 + rise > THRESHOLD * 0.02
-    assert (after([*settled, 0.02 + rise]).in_a_row == 1) is spike
+@pytest.mark.parametrize(("rise", "told"), [(LEAST_RISE - 0.01, []), (LEAST_RISE + 0.01, [100])])
+def test_a_small_loss_may_be_several_times_as_large_in_another_batch(rise: float, told: list[int]) -> None:
+    assert events([*[0.02] * 100, 0.02 + rise]) == told
 
 
-def test_only_a_whole_run_of_spikes_is_a_divergence() -> None:
-    spikes = after([2.0] * 10 + [9.0] * (DIVERGED_STEPS - 1))
-    refuse_divergence(50, 9.0, spikes, SftConfig())
+def test_a_divergence_is_refused_with_what_happened_and_what_to_do() -> None:
+    found = list(seen([*learning(200), *[9.0] * 80]))
+    [first, *_] = (step for step, one in enumerate(found) if one.has_diverged)
+    refuse_divergence(first, found[first - 1], SftConfig())
     with pytest.raises(ContractError) as caught:
-        refuse_divergence(51, 9.0, watched(51, 9.0, spikes), SftConfig())
+        refuse_divergence(first + 1, found[first], SftConfig())
     assert (caught.value.code, caught.value.param) == (Code.INVALID_VALUE, "learning_rate")
-    assert f"at step 51, for {DIVERGED_STEPS} steps in a row" in str(caught.value)
+    assert f"for {DIVERGED_STEPS} steps up to step {first + 1} its running mean" in str(caught.value)
     assert "lower sft.learning_rate" in str(caught.value)
 
 
@@ -80,6 +145,6 @@ def test_only_a_whole_run_of_spikes_is_a_divergence() -> None:
     ],
 )
 def test_the_warning_says_what_happened_and_what_to_do(config: OptimConfig, mend: str) -> None:
-    text = spike_warning(34, 9.25, Watched(baseline=2.0), config)
+    text = spike_warning(34, 9.25, Watched(mean=2.0), config)
     assert text.startswith("step 34: loss 9.250 is a spike, the running mean is 2.000")
     assert mend in text

@@ -24,7 +24,8 @@ from rich.text import Text
 
 from picochat_trainer.atomic import write_text
 from picochat_trainer.commands.shown_run import run_shown
-from picochat_trainer.dry_run import JSON, MARKDOWN, DryRunRecord, dry_run_record, markdown, table
+from picochat_trainer.dry_run import JSON, MARKDOWN, DryRunRecord, dry_run_record
+from picochat_trainer.dry_run_text import markdown, table
 from picochat_trainer.launch import read_manifest
 from picochat_trainer.paid_launch import confirmed_spec
 

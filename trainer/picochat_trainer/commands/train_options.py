@@ -188,8 +188,8 @@ def settings_of(config: type[Config], options: Mapping[str, Any]) -> dict[str, A
 
 def board_folder(stage_dir: Path, folder: Path) -> Path:
     """Where the event files go that are wanted in `folder`: below it, and never around what else the stage writes."""
-    around = stage_dir.absolute().is_relative_to(folder.absolute())
-    return (folder / layout.TENSORBOARD if around else folder).absolute()
+    around = stage_dir.resolve().is_relative_to(folder.resolve())
+    return (folder / layout.TENSORBOARD if around else folder).resolve()
 
 
 def take_up(resume_from: Path | None, stage_dir: Path, param: str = "resume_from") -> None:

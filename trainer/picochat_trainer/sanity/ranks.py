@@ -12,6 +12,7 @@ import torch
 from picochat_contract.configs import BaseConfig, DistributedStrategy, Resources
 from picochat_contract.events import CheckpointFiles, EventType
 from picochat_contract.manifest import StageJob
+from picochat_contract.spec import RunSpec
 from picochat_contract.stages import StageName
 
 from picochat_trainer.launch import start_stage
@@ -35,6 +36,11 @@ def check_ddp(setup: Setup) -> Finding:
 def check_fsdp(setup: Setup) -> Finding:
     """The same where each rank has half of the weights, and writes that half into checkpoints."""
     return _check(setup, "fsdp")
+
+
+def is_for_fsdp(preset: RunSpec | None) -> bool:
+    """False for a preset that trains with ddp: what does not concern it is not to stop it."""
+    return preset is None or preset.resources.distributed_strategy == "fsdp"
 
 
 def _check(setup: Setup, strategy: DistributedStrategy) -> Finding:

@@ -35,7 +35,7 @@ from picochat_trainer.sanity.numerics import (
     check_precision,
     check_stock_mapping,
 )
-from picochat_trainer.sanity.ranks import check_ddp, check_fsdp
+from picochat_trainer.sanity.ranks import check_ddp, check_fsdp, is_for_fsdp
 from picochat_trainer.sanity.resume import check_fingerprint_guard, check_resume_determinism
 from picochat_trainer.sanity.setup import Setup
 from picochat_trainer.training.hardware import autocast_dtype, describe, resolve_device, set_threads
@@ -50,6 +50,8 @@ class Check:
     id: str
     run: Callable[[Setup], Finding]
     fix: str
+    concerns: Callable[[RunSpec | None], bool] = lambda preset: True
+    """Whether it is run for the preset of --capacity-scale, or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +128,7 @@ CHECKS: Final = (
         id="fsdp_dry_run",
         run=check_fsdp,
         fix="train with resources.distributed_strategy: ddp, or, where ddp_dry_run fails too, mend that first",
+        concerns=is_for_fsdp,
     ),
     Check(
         id="scale_capacity",
@@ -137,7 +140,7 @@ CHECKS: Final = (
 
 
 def run_suite(options: Options, say: Callable[[str], None] = lambda line: None) -> SanityReport:
-    """Run every check, write both reports to `out_dir`, return the report; bad options raise SpecError."""
+    """Run every check that concerns the preset, write both reports to `out_dir`, return the report; bad options raise SpecError."""
     preset = preset_of(options.capacity_scale)
     device = resolve_device(options.device, 0)
     set_threads(Resources())
@@ -155,7 +158,7 @@ def run_suite(options: Options, say: Callable[[str], None] = lambda line: None) 
             folder=folder,
             num_gpus=torch.cuda.device_count() if device != "cpu" else 0,
         )
-        results = tuple(_run(check, setup, say) for check in CHECKS)
+        results = tuple(_run(check, setup, say) for check in CHECKS if check.concerns(preset))
         report = SanityReport(
             created_at=now(),
             device=describe(device),

@@ -33,6 +33,7 @@ from torch import Tensor
 from picochat_trainer.atomic import file_sha256, new_folder, previous_of
 from picochat_trainer.training.exchange import ALONE, Exchange
 from picochat_trainer.training.sharded import SHARDS, Placement, nowhere, read_shards, read_whole
+from picochat_trainer.training.spike_watch import Watched
 from picochat_trainer.training.tensor_files import write_tensors
 
 logger = logging.getLogger(__name__)
@@ -93,17 +94,15 @@ class TrainingState(Config):
     elapsed_seconds: float
     stop_reason: str | None
     loss_baseline: float | None = None
-    """Running mean of the training loss, without its spikes."""
+    """Running mean of the training loss that the guard of spikes compares with."""
     rate_scale: float = 1.0
     """What spikes have left of the learning rate."""
     rollbacks: tuple[int, ...] = ()
     """Steps, counted from 0, whose loss was a spike and whose update was undone."""
     loss_spikes: tuple[int, ...] = ()
     """Steps, counted from 1, at which a spike began that was trained on."""
-    spikes_in_a_row: int = 0
-    """Steps for which the loss has been such a spike."""
-    last_spike: int | None = None
-    """The last such step, counted from 0."""
+    watched: Watched = Watched()
+    """What is known of the losses where no guard judges them."""
 
     @property
     def spike_steps(self) -> list[int]:

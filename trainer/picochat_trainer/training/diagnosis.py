@@ -7,6 +7,8 @@ from picochat_contract import layout
 from picochat_contract.batch_size import source_in_words
 from picochat_contract.configs import BaseConfig, OptimConfig
 from picochat_contract.learning_rates import (
+    LAW_WARMUP,
+    MOST_WARMUP,
     effective_learning_rate,
     effective_warmup_steps,
     effective_weight_decay,
@@ -57,7 +59,7 @@ def optimization(config: OptimConfig, num_ranks: int) -> dict[str, Any]:
         else ("derived (arXiv 2505.13738)" if is_base else "default of SFT"),
         "lr_decay": config.lr_decay,
         "warmup_steps": effective_warmup_steps(config),
-        "warmup_steps_source": "derived (arXiv 1910.04209)" if config.warmup_steps is None else "given",
+        "warmup_steps_source": _warmup_source(config),
         "rows_per_step": rows_per_step(config, num_ranks),
         "rows_per_step_source": source_in_words(config),
         "grad_clip": config.grad_clip or None,
@@ -142,6 +144,17 @@ def _spikes_text(steps: Sequence[int], *, is_undone: bool) -> str:
         return "none"
     named = ", ".join(map(str, steps[:_MAX_NAMED])) + (" and others" if len(steps) > _MAX_NAMED else "")
     return f"{len(steps)}, at step {named}; {'undone' if is_undone else 'trained on'}"
+
+
+def _warmup_source(config: OptimConfig) -> str:
+    if config.warmup_steps is not None:
+        return "given"
+    is_cut = effective_warmup_steps(config) < LAW_WARMUP
+    return (
+        f"{MOST_WARMUP:g} of the steps, of {LAW_WARMUP} by arXiv 1910.04209"
+        if is_cut
+        else "derived (arXiv 1910.04209)"
+    )
 
 
 def _rate_source(config: OptimConfig, is_base: bool) -> str:

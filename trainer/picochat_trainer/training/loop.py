@@ -31,7 +31,7 @@ from picochat_trainer.training.prefetch import open_feed
 from picochat_trainer.training.readback import Readback, StepValues
 from picochat_trainer.training.resume import Training
 from picochat_trainer.training.schedule import learning_rate
-from picochat_trainer.training.spike_watch import Watched, refuse_divergence, spike_warning, watched
+from picochat_trainer.training.spike_watch import refuse_divergence, spike_warning, watched
 from picochat_trainer.training.spikes import SNAPSHOT_EVERY, SpikeGuard, rate_scale_after
 from picochat_trainer.training.step import TrainStep
 from picochat_trainer.training.tensorboard import open_board
@@ -170,16 +170,13 @@ class Trainer:
 
     def _watch(self, found: StepValues) -> None:
         """Judge a loss that no guard judges."""
-        state, done = self.state, found.step + 1
-        before = Watched(
-            baseline=state.loss_baseline, in_a_row=state.spikes_in_a_row, last_spike=state.last_spike
-        )
+        done, before = found.step + 1, self.state.watched
         seen = watched(found.step, found.loss, before)
-        self._set(loss_baseline=seen.baseline, spikes_in_a_row=seen.in_a_row, last_spike=seen.last_spike)
+        self._set(watched=seen)
         if seen.begins:
-            self._set(loss_spikes=(*state.loss_spikes, done))
-            self.context.events.log("warning", spike_warning(done, found.loss, seen, self.config))
-        refuse_divergence(done, found.loss, seen, self.config)
+            self._set(loss_spikes=(*self.state.loss_spikes, done))
+            self.context.events.log("warning", spike_warning(done, found.loss, before, self.config))
+        refuse_divergence(done, seen, self.config)
 
     def _undo_spike(self, guard: SpikeGuard, loss_share: Tensor) -> bool:
         """Where it is time, judge the losses since the last snapshot; True if the steps since then were undone."""

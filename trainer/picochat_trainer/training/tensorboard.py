@@ -57,4 +57,7 @@ def open_board(context: StageContext, training: Training, step: int) -> Board:
             param="tensorboard",
         ) from error
     folder = f"{training.resume.rpartition('/')[0]}/{layout.TENSORBOARD}"
-    return TensorBoard(SummaryWriter(str(context.output(folder)), purge_step=step + 1))
+    # Elsewhere others may write beside it and the user clears it: nothing that a finished stage is to be held to.
+    is_elsewhere = folder in context.job.paths
+    place = context.path(folder) if is_elsewhere else context.output(folder)
+    return TensorBoard(SummaryWriter(str(place), purge_step=step + 1))
