@@ -145,7 +145,8 @@ def estimated(measured: Measured, base: BaseConfig, price_per_hour: float | None
     limit = max(0.0, base.max_minutes / 60 - done * measured.seconds_per_step / 3600)
     if whole.hours <= limit:
         return whole
-    last = done + int(whole.steps_left * limit / whole.hours)
+    startup = (measured.startup_seconds or 0.0) / 3600
+    last = done + int(whole.steps_left * max(0.0, limit - startup) / (whole.hours - startup))
     return _estimated(measured, base, last, limit, price_per_hour)
 
 
