@@ -85,7 +85,7 @@ LOCAL_SCALES: Final[dict[str, dict[str, Any]]] = {
         "fit": {"max_rows": 100, "max_new_tokens": 48},
         "eval": {"max_new_tokens": 48},
     },
-    # The two smallest of the run page: steps as the mission has them.
+    # Two trials, small and a little less so, with the mission's steps.
     "tiny": {
         "dataset": _GENERATED,
         "tokenizer": {"type": "bpe", "vocab_size": 1_024},

@@ -53,7 +53,7 @@ def judged(raw: dict[str, Any], changes: dict[str, Any] | None = None) -> Prefli
 
 
 @pytest.mark.parametrize(("scale", "base", "sft"), [("tiny", 300, 600), ("small-local", 800, 1_200)])
-def test_steps_of_the_run_page_s_own_are_those_of_the_mission(scale: str, base: int, sft: int) -> None:
+def test_steps_of_these_trials_are_those_of_the_mission(scale: str, base: int, sft: int) -> None:
     spec = parse_mapping({"scale": scale})
     assert (spec.base.max_steps, spec.sft.max_steps) == (base, sft)
 
