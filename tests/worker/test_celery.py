@@ -1,7 +1,8 @@
 """Hints over a real broker: they wake the worker, and nothing else hangs on them."""
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,24 @@ def start_celery(
     return start
 
 
-def publish(redis_url: str, queue: str, stage: str, times: int = 1) -> None:
+@contextmanager
+def sender(redis_url: str, queue: str) -> Iterator[Callable[..., None]]:
+    """What sends a hint at once, since it is connected already."""
     with Celery(broker=redis_url, set_as_current=False) as app:
+
+        def send(stage: str, to: str = queue) -> None:
+            app.send_task(TASK_NAME, args=[stage], queue=to, ignore_result=True)
+
+        nobody = f"{queue}-of-nobody"
+        send("stg_nobody", nobody)
+        redis.Redis.from_url(redis_url).delete(nobody)
+        yield send
+
+
+def publish(redis_url: str, queue: str, stage: str, times: int = 1) -> None:
+    with sender(redis_url, queue) as send:
         for _ in range(times):
-            app.send_task(TASK_NAME, args=[stage], queue=queue, ignore_result=True)
+            send(stage)
 
 
 def threads_of(pid: int) -> int:
@@ -69,9 +84,10 @@ def test_hint_names_its_stage(
 ) -> None:
     start_celery()
     wait_for(lambda: is_ready(tmp_path) and claims(server) >= 1, "the worker to be idle")
-    add_stage("succeed")
-    second = add_stage("succeed")
-    publish(redis_url, queue, second)
+    with sender(redis_url, queue) as send:  # a worker that has just started polls again after a second or so
+        add_stage("succeed")
+        second = add_stage("succeed")
+        send(second)
     wait_for(lambda: server.attempts and server.attempt().finish, "the hinted stage")
     assert next(iter(server.attempts.values())).claim.stage == second
 
