@@ -207,10 +207,11 @@ class FakeServer:
             return Refusal(401, Code.UNAUTHENTICATED, "no such key").answer
         if self.broken and request.url.path.endswith(self.broken):
             return Response("a gateway's page", 500)
+        began = time.monotonic()  # what is under way while a lease is lost may have been accepted before
         response = await call(request)
         parts = request.url.path.split("/")
         attempt = parts[5] if "attempts" in parts else request.headers.get(ATTEMPT_HEADER)
-        seen = Seen(time.monotonic(), request.method, request.url.path, attempt, response.status_code)
+        seen = Seen(began, request.method, request.url.path, attempt, response.status_code)
         self.seen.append(seen)
         return response
 
