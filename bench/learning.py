@@ -9,7 +9,7 @@ same order, so only the recipe differs:
 - nanoGPT: its `train.py` in a plain torch loop of this file: AdamW with betas 0.9 and 0.95, decay 0.1 on matrices, clip
   1.0, linear warm-up over --nanogpt-warmup steps (a twentieth of all; its own runs have a fiftieth and less), cosine down to
   a tenth; run at each of --nanogpt-rates, the best of which is the baseline. With the warm-up that ours derives (40), its
-  schedule is ours, and the comparison shows how much of the difference is warm-up: all of it is to be expected.
+  schedule is all but ours, and what is left of the difference is not warm-up.
 - ours: the base stage as it is without settings (derived learning rate and warm-up, decay 0.1, cosine down to a tenth); with
   AdamW, with Muon, and with Muon on a schedule of --muon-part of the steps. `--derived` derives the decay too and goes
   linearly to zero. The step at which Muon's curve crosses AdamW's last bits per byte is a strict measure, since its rate

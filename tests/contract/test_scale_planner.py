@@ -10,6 +10,7 @@ from picochat_contract.preflight_judge import judge
 from picochat_contract.preflight_plan import PLAN_RULES
 from picochat_contract.scale_planner import (
     FULL,
+    WARMUP_SHARE,
     ScaleRequest,
     nanochat_batch,
     parse_count,
@@ -198,3 +199,21 @@ def test_ranks_that_no_machine_holds_are_told_how_to_be_spread() -> None:
 def test_a_count_that_no_float_holds_is_refused() -> None:
     with pytest.raises(SpecError, match="expected a number such as 100m"):
         parse_count("1e999", "target_params")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "least_warmup", "share"),
+    [
+        (200.0, 40, WARMUP_SHARE),  # thousands of steps
+        (0.2, 40, None),  # hundreds, of which that share would be too few
+    ],
+)
+def test_the_warm_up_is_a_share_of_a_long_plan_and_never_less_than_a_run_without_one_derives(
+    ratio: float, least_warmup: int, share: float | None
+) -> None:
+    base = plan_scale(ScaleRequest(target_params=10**7, target_param_data_ratio=ratio)).spec["base"]
+    steps, warmup = base["max_steps"], base["warmup_steps"]
+    if share is None:
+        assert (warmup, warmup > WARMUP_SHARE * steps) == (least_warmup, True), steps
+    else:
+        assert warmup == round(share * steps) > least_warmup

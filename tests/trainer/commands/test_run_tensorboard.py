@@ -39,7 +39,7 @@ def test_both_trainings_of_a_run_write_below_the_folder(tmp_path: Path) -> None:
     assert not [output["path"] for output in manifest["outputs"] if "tensorboard" in output["path"]]
 
 
-def test_a_finished_training_is_not_run_again_where_its_event_files_were_cleared(
+def test_a_finished_training_is_not_run_again_where_its_event_files_were_cleared_or_are_wanted_elsewhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, board = tmp_path / "run", tmp_path / "board"
@@ -47,8 +47,10 @@ def test_a_finished_training_is_not_run_again_where_its_event_files_were_cleared
     assert tiny(out, *options) == ClientExit.OK
     shutil.rmtree(board)
     capsys.readouterr()
-    assert tiny(out, *options) == ClientExit.OK
-    assert "base       cached" in capsys.readouterr().out
+    other = [*options[:-1], str(tmp_path / "other")]
+    for again in (options, other):
+        assert tiny(out, *again) == ClientExit.OK
+        assert "base       cached" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """Loss spikes where nothing undoes them: told, and the end of a training that has forgotten what it had learned.
 
-A spike is judged as OLMo 2 counts them (arXiv 2501.00656): seven standard deviations over the running mean. So losses that
-differ from batch to batch, as those of chat rows do, are none. A training has diverged where the running mean is back
+A spike is seven standard deviations over the running mean, after the spike score of OLMo 2 (arXiv 2501.00656; its number as it
+is quoted, not held against the paper, and its mean is longer). So losses that differ from batch to batch, as those of chat
+rows do, are none. A training has diverged where the running mean is back
 more than half of the way to where it began, and stays there: a rise like that of other text does not get there.
 
 The losses are those that the loop reads anyway, so that watching asks neither the device nor the other ranks for anything;
