@@ -5,7 +5,7 @@ Presets, `picochat scale plan` and preflight's budget take their numbers from he
 
 from dataclasses import dataclass
 
-from picochat_contract.configs import BaseConfig, OptimConfig, RunPlan
+from picochat_contract.configs import BaseConfig, OptimConfig, RunPlan, SftConfig
 from picochat_contract.device_classes import device_class
 from picochat_contract.holdout import MAX_VAL_TOKENS
 from picochat_contract.learning_rates import effective_learning_rate, effective_weight_decay, rows_per_step
@@ -84,12 +84,14 @@ def uses_bf16(plan: RunPlan, machine: MachineFacts) -> bool:
 
 
 def _trained(plan: RunPlan) -> list[BaseConfig]:
-    """Base, and SFT as if it were base training: the model is the same, AdamW and no rollback are all that it has."""
-    if "sft" not in plan.stages:
-        return [plan.base]
-    shared = {name: getattr(plan.sft, name) for name in OptimConfig.model_fields}
-    as_base = {**shared, "optimizer": "adamw", "loss_spike_rollback": False}
-    return [plan.base, plan.base.model_copy(update=as_base)]
+    return [plan.base, sft_as_base(plan.base, plan.sft)] if "sft" in plan.stages else [plan.base]
+
+
+def sft_as_base(base: BaseConfig, sft: SftConfig) -> BaseConfig:
+    """SFT as if it were base training: the model is the same, AdamW, no rollback and no document mask are all that it has."""
+    shared = {name: getattr(sft, name) for name in OptimConfig.model_fields}
+    own = {"optimizer": "adamw", "loss_spike_rollback": False, "document_mask": False}
+    return base.model_copy(update={**shared, **own})
 
 
 def _memory(stage: BaseConfig, plan: RunPlan, vocab: int, *, on_gpu: bool, bf16: bool) -> MemoryEstimate:

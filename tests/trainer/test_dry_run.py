@@ -156,6 +156,16 @@ def test_minutes_that_end_the_training_end_the_estimate(
     assert estimate.kilowatt_hours == pytest.approx(estimate.steps_left * 1000 / 3.6e6)
 
 
+def test_minutes_that_are_over_after_the_last_step_end_nothing(folder: Callable[..., Path]) -> None:
+    """All steps are done, nothing else was measured, and the start alone would take longer than the minutes."""
+    run_dir = folder(validate_seconds=None, checkpoint_seconds=None)
+    base = SPEC.base.model_copy(
+        update={"max_minutes": 0.5, "max_steps": 50, "grad_accum_steps": SPEC.base_config.grad_accum_steps}
+    )
+    found = dry_run_record(run_dir, SPEC.model_copy(update={"base": base}), price_per_hour=3.0, max_cost=None)
+    assert (found.estimate.steps_left, found.estimate.hours) == (0, pytest.approx(60 / 3600))
+
+
 def test_minutes_that_are_over_leave_nothing_to_do(folder: Callable[..., Path]) -> None:
     base = SPEC.base.model_copy(
         update={"max_minutes": 0.5, "grad_accum_steps": SPEC.base_config.grad_accum_steps}

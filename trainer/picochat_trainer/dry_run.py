@@ -143,7 +143,7 @@ def estimated(measured: Measured, base: BaseConfig, price_per_hour: float | None
     if base.max_minutes is None:
         return whole
     limit = max(0.0, base.max_minutes / 60 - done * measured.seconds_per_step / 3600)
-    if whole.hours <= limit:
+    if whole.hours <= limit or not whole.steps_left:
         return whole
     startup = (measured.startup_seconds or 0.0) / 3600
     last = done + int(whole.steps_left * max(0.0, limit - startup) / (whole.hours - startup))

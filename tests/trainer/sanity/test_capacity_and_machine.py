@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from picochat_contract.model_size import num_parameters, vocab_size
+from picochat_contract.plan_figures import sft_as_base
 from picochat_contract.spec import parse_mapping
 from picochat_trainer.sanity import capacity, machine
 from picochat_trainer.sanity.check import CheckStatus
@@ -93,7 +94,7 @@ def test_the_step_of_sft_has_its_own_rows_and_settings_and_the_model_of_base() -
             "sft": {"device_batch_size": 6, "grad_accum_steps": 3, "ema_decay": 0.9},
         }
     )
-    base, sft = preset.base_config, capacity.sft_step(preset)
+    base, sft = preset.base_config, sft_as_base(preset.base_config, preset.sft)
     assert sft.model == base.model
     assert (base.optimizer, base.gradient_checkpointing, base.loss_spike_rollback) == ("muon", True, True)
     assert (sft.optimizer, sft.gradient_checkpointing, sft.loss_spike_rollback) == ("adamw", False, False)

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from picochat_contract.configs import BaseConfig, OptimConfig
+from picochat_contract.configs import BaseConfig
 from picochat_contract.model_size import flops_per_token, vocab_size
+from picochat_contract.plan_figures import sft_as_base
 from picochat_contract.preflight_footprint import training_memory
 from picochat_contract.spec import RunSpec
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ def check_capacity(setup: Setup) -> Finding:
     limit = f"at least {setup.min_free_fraction:.0%} of the memory stays free"
     if setup.preset is None:
         return skipped("no --capacity-scale was given", limit)
-    stages = {"base": _with_rows(setup), "SFT": sft_step(setup.preset)}
+    stages = {"base": _with_rows(setup), "SFT": sft_as_base(setup.preset.base_config, setup.preset.sft)}
     if not setup.on_gpu:
         for stage, config in stages.items():
             estimate = _estimate(setup, config)
@@ -68,13 +69,6 @@ def check_capacity(setup: Setup) -> Finding:
         said.append(f"{words} took {used / 1e9:.2f} GB of {total / 1e9:.1f} GB, {estimated}")
     message = f"{setup.preset.scale}, with what the process held before: {'; '.join(said)}"
     return judged(free >= setup.min_free_fraction, free, limit, message)
-
-
-def sft_step(preset: RunSpec) -> BaseConfig:
-    """What of SFT takes memory, as a step of base: rows as wide as the context, which only the longest chats are."""
-    shared = {name: getattr(preset.sft, name) for name in OptimConfig.model_fields}
-    own = {"optimizer": "adamw", "loss_spike_rollback": False, "document_mask": False}
-    return preset.base_config.model_copy(update={**shared, **own})
 
 
 def num_micro_batches(preset: RunSpec, base: BaseConfig) -> int:
